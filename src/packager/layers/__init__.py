@@ -1,0 +1,1 @@
+"""Exact bytes to one canonical tar each."""

@@ -1,0 +1,191 @@
+"""All determinism of archives lives here: a set of entries in, one canonical tar out.
+
+The rules (design.md, decision 7): every parent directory is written, entries are sorted
+by path, no path occurs twice, owner and group are 0, the time is always `MTIME`, modes
+are 644 or 755 unless the entry says otherwise, and PAX headers appear only where a plain
+ustar header cannot hold a value.  Nothing of the machine that writes can reach the bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO, Literal
+
+from packager.errors import ClaimError
+
+__all__ = ["FORMAT", "MTIME", "Entry", "data_entry", "merge", "write"]
+
+FORMAT = 1
+"""Version of the rules on this page; part of every cache key of a layer."""
+
+MTIME = 315619200
+"""2 January 1980: 0 reads as "missing" to old software, and zip knows nothing earlier."""
+
+_CHUNK = 1 << 20
+_TYPES = {
+    "file": tarfile.REGTYPE,
+    "dir": tarfile.DIRTYPE,
+    "symlink": tarfile.SYMTYPE,
+    "hardlink": tarfile.LNKTYPE,
+}
+_MERGED_USR = {"bin", "sbin", "lib", "lib32", "lib64", "libx32"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One path of a layer.
+
+    Parameters
+    ----------
+    path : str
+        Relative to the image's root, no leading slash, ``/`` between parts.
+    kind : {"file", "dir", "symlink", "hardlink"}
+        A hard link's `target` is a path of the same layer.
+    mode : int
+        Permission bits.
+    size : int
+        Bytes that `open` yields; 0 for anything but a file.
+    target : str
+        What a link points at.
+    open : callable, optional
+        Opens the content of a file, afresh at each call.
+    owner : str
+        Whose file it is, for messages: a wheel, a package, the project.
+    """
+
+    path: str
+    kind: Literal["file", "dir", "symlink", "hardlink"] = "file"
+    mode: int = 0o644
+    size: int = 0
+    target: str = ""
+    open: Callable[[], io.BufferedIOBase] | None = field(default=None, compare=False)
+    owner: str = ""
+
+
+def data_entry(path: str, data: bytes, *, mode: int = 0o644, owner: str = "packager") -> Entry:
+    """Make a file entry out of bytes that are in memory."""
+    return Entry(path, mode=mode, size=len(data), open=lambda: io.BytesIO(data), owner=owner)
+
+
+def merge(entries: Iterable[Entry]) -> list[Entry]:
+    """Sort entries, add every parent directory, and settle paths that occur twice.
+
+    Two owners may share a directory, or a file whose bytes agree; anything else is a
+    conflict.
+
+    Parameters
+    ----------
+    entries : iterable of Entry
+        In any order.
+
+    Returns
+    -------
+    list of Entry
+        Sorted by path, parents before children, no path twice.
+
+    Raises
+    ------
+    ClaimError
+        When a path leaves the root, hides a merged-/usr link, or is owned by two entries
+        that disagree; the message names the path and both owners.
+    """
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        _refuse_unsafe(entry)
+        known = found.get(entry.path)
+        if known is None or not _agree(known, entry):
+            if known is not None:
+                raise ClaimError(
+                    f"{known.owner} and {entry.owner} both own /{entry.path}, and differ",
+                    hint="An image can hold only one of them: drop one dependency.",
+                )
+            found[entry.path] = entry
+    for path in list(found):
+        _add_parents(found, path)
+    return sorted(found.values(), key=lambda entry: entry.path.split("/"))
+
+
+def write(entries: Iterable[Entry], out: BinaryIO) -> None:
+    """Write entries as one canonical tar.
+
+    Parameters
+    ----------
+    entries : iterable of Entry
+        As `merge` returns them.
+    out : binary file
+        Written front to back, never read or sought.
+
+    Raises
+    ------
+    ClaimError
+        When a file yields another number of bytes than its entry says.
+    """
+    # The size of a tar is not known beforehand, so its padding is written here: two
+    # blocks that end it, and no fill to tarfile's 10 KiB records, which nobody needs.
+    for entry in entries:
+        out.write(_header(entry))
+        if entry.kind == "file":
+            _copy(entry, out)
+    out.write(b"\0" * 2 * tarfile.BLOCKSIZE)
+
+
+def _refuse_unsafe(entry: Entry) -> None:
+    parts = entry.path.split("/")
+    if entry.path.startswith("/") or any(part in {"", ".", ".."} for part in parts):
+        raise ClaimError(f"{entry.owner} holds a path that leaves the root: {entry.path!r}")
+    if parts[-1].startswith(".wh."):
+        raise ClaimError(f"{entry.owner} holds a name reserved for whiteouts: {entry.path!r}")
+    if parts[0] in _MERGED_USR and (len(parts) > 1 or entry.kind != "symlink"):
+        raise ClaimError(
+            f"{entry.owner} holds /{entry.path}, which would hide the link /{parts[0]}"
+        )
+
+
+def _agree(one: Entry, other: Entry) -> bool:
+    if replace(one, owner="") != replace(other, owner=""):
+        return False
+    return one.kind != "file" or _digest(one) == _digest(other)
+
+
+def _digest(entry: Entry) -> bytes:
+    assert entry.open is not None
+    with entry.open() as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def _add_parents(found: dict[str, Entry], path: str) -> None:
+    parts = path.split("/")
+    for depth in range(1, len(parts)):
+        parent = "/".join(parts[:depth])
+        known = found.setdefault(parent, Entry(parent, kind="dir", mode=0o755))
+        if known.kind != "dir":
+            owner = found[path].owner
+            raise ClaimError(
+                f"{owner} holds /{path}, but /{parent} is a {known.kind} of {known.owner}"
+            )
+
+
+def _header(entry: Entry) -> bytes:
+    info = tarfile.TarInfo(entry.path)
+    info.type = _TYPES[entry.kind]
+    info.mode = entry.mode
+    info.size = entry.size if entry.kind == "file" else 0
+    info.linkname = entry.target
+    info.mtime = MTIME
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _copy(entry: Entry, out: BinaryIO) -> None:
+    assert entry.open is not None
+    written = 0
+    with entry.open() as stream:
+        while chunk := stream.read(_CHUNK):
+            out.write(chunk)
+            written += len(chunk)
+    if written != entry.size:
+        raise ClaimError(f"{entry.owner}: {entry.path} has {written} bytes, {entry.size} expected")
+    out.write(b"\0" * (-written % tarfile.BLOCKSIZE))

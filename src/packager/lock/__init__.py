@@ -1,0 +1,1 @@
+"""Names to exact bytes, resolved once and written down."""

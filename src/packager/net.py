@@ -1,0 +1,128 @@
+"""The one way to the network: the user's proxies, certificates, credentials and index settings."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+import truststore
+from pypi_simple import PYPI_SIMPLE_ENDPOINT
+from requests.adapters import HTTPAdapter
+from requests_file import FileAdapter
+from urllib3.util import Retry
+
+from packager import __version__
+from packager.errors import HostError
+
+__all__ = ["PipSettings", "pip_settings", "reasons", "session", "without_credentials"]
+
+_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PipSettings:
+    """The part of pip's own configuration that says where wheels are and how to get there."""
+
+    index_urls: tuple[str, ...]
+    find_links: tuple[str, ...]
+    cert: str
+    client_cert: str
+    proxy: str
+
+
+@functools.cache
+def pip_settings() -> PipSettings:
+    """Read pip's configuration (files and environment), as pip itself resolves it.
+
+    Raises
+    ------
+    HostError
+        When pip cannot read its own configuration.
+    """
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise HostError("pip cannot read its configuration", hint=run.stderr.strip())
+    values: dict[str, str] = {}
+    # pip prints files first and the environment last; `install` is what a user would set
+    # for installing alone, so it counts over `global`.
+    for section in ("global.", "install.", ":env:."):
+        values.update(_section(run.stdout, section))
+    first = values.get("index-url", PYPI_SIMPLE_ENDPOINT)
+    indexes = (first, *values.get("extra-index-url", "").split())
+    return PipSettings(
+        index_urls=() if values.get("no-index", "") in {"1", "true", "yes"} else indexes,
+        find_links=tuple(values.get("find-links", "").split()),
+        cert=values.get("cert", ""),
+        client_cert=values.get("client-cert", ""),
+        proxy=values.get("proxy", ""),
+    )
+
+
+def _section(listing: str, prefix: str) -> Iterator[tuple[str, str]]:
+    for line in listing.splitlines():
+        key, separator, value = line.partition("=")
+        if separator and key.startswith(prefix):
+            yield key.removeprefix(prefix), str(ast.literal_eval(value))
+
+
+class _SystemTrust(HTTPAdapter):
+    """Verify against the operating system's certificates, where a lab's own CA is installed."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["ssl_context"] = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        super().init_poolmanager(*args, **kwargs)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["ssl_context"] = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return super().proxy_manager_for(*args, **kwargs)
+
+    def send(self, request: Any, *args: Any, **kwargs: Any) -> requests.Response:
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = _TIMEOUT
+        return super().send(request, *args, **kwargs)
+
+
+def session() -> requests.Session:
+    """Make a session that honours proxies, netrc, custom certificates and pip's settings.
+
+    Refused connections, 429 and server errors are tried again, later each time.
+    """
+    settings = pip_settings()
+    made = requests.Session()
+    retry = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
+    made.mount("https://", _SystemTrust(max_retries=retry, pool_maxsize=16))
+    made.mount("http://", _SystemTrust(max_retries=retry, pool_maxsize=16))
+    made.mount("file://", FileAdapter())
+    made.headers["User-Agent"] = f"model-packager/{__version__}"
+    made.verify = settings.cert or True
+    made.cert = settings.client_cert or None
+    if settings.proxy:
+        made.proxies = {"http": settings.proxy, "https": settings.proxy}
+    return made
+
+
+def without_credentials(url: str) -> str:
+    """Drop user and password from an address, so that it may be shown or remembered."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def reasons(error: BaseException) -> str:
+    """Say why a request failed in a line: the innermost reason, no addresses twice."""
+    while (inner := getattr(error, "reason", None) or _wrapped(error)) is not None:
+        error = inner
+    return str(error) or type(error).__name__
+
+
+def _wrapped(error: BaseException) -> BaseException | None:
+    first = error.args[0] if error.args else None
+    return first if isinstance(first, BaseException) else None

@@ -1,0 +1,337 @@
+"""`pyproject.toml` with its `[tool.packager]` table, read once into a typed `Project`."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_snake
+from requests.utils import get_auth_from_url
+
+from packager import __version__
+from packager.errors import ClaimError, UsageError
+
+__all__ = ["BASES", "PLATFORMS", "Hints", "Project", "find_root", "load"]
+
+BASES = {"debian:bookworm": "3.11", "debian:trixie": "3.13"}
+"""Each base that can be assembled, and the CPython that it holds."""
+
+PLATFORMS = {"linux/amd64": "amd64", "linux/arm64": "arm64"}
+"""Each platform an image can be made for, and its name in Debian and in OCI."""
+
+_FILE = "pyproject.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """Where bytes may be found besides the user's own settings; never part of a lock."""
+
+    extra_index_urls: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    debian_mirror: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What is to be packaged, as its author wrote it down.
+
+    Paths are relative to `root` and use ``/``, whatever the host.
+    """
+
+    root: Path
+    name: str
+    version: str
+    description: str
+    license: str
+    requires_python: str
+    dependencies: tuple[str, ...]
+    dev_dependencies: tuple[str, ...]
+    entry_points: Mapping[str, Mapping[str, str]]
+    source: str
+    base: str
+    platforms: tuple[str, ...]
+    os_packages: tuple[str, ...]
+    model: PurePosixPath
+    examples: PurePosixPath | None
+    predictor: str | None
+    code: tuple[PurePosixPath, ...]
+    trust_pickle: bool
+    resolver: Literal["pip-tools", "uv"] | None
+    hints: Hints
+
+    @property
+    def python(self) -> str:
+        """The CPython minor version of the base, ``"3.11"`` for example."""
+        return BASES[self.base]
+
+
+def _inside(text: str) -> str:
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or "\\" in text or not path.parts:
+        raise ValueError("must be a path inside the repository, with '/' between its parts")
+    return text
+
+
+def _no_credentials(text: str) -> str:
+    if any(get_auth_from_url(text)):
+        raise ValueError("must not hold credentials: put them into netrc or pip's settings")
+    return text
+
+
+_Path = Annotated[str, AfterValidator(_inside)]
+_Url = Annotated[str, AfterValidator(_no_credentials)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        alias_generator=lambda name: name.replace("_", "-"),
+    )
+
+
+class _Project(_Table):
+    """The keys of `[project]` that matter here; the others are somebody else's."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+    version: str
+    description: str = ""
+    license: str = ""
+    requires_python: str = ">=3.11"
+    dependencies: list[str] = []
+    optional_dependencies: dict[str, list[str]] = {}
+    scripts: dict[str, str] = {}
+    gui_scripts: dict[str, str] = {}
+    entry_points: dict[str, dict[str, str]] = {}
+    urls: dict[str, str] = {}
+
+
+class _Settings(_Table):
+    """The keys of `[tool.packager]`, all of them."""
+
+    requires: str = ""
+    base: str = "debian:bookworm"
+    platforms: list[Literal["linux/amd64", "linux/arm64"]] = Field(["linux/amd64"], min_length=1)
+    os_packages: list[str] = []
+    model: _Path
+    examples: _Path | None = None
+    predictor: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    code: list[_Path] | None = None
+    trust_pickle: bool = False
+    resolver: Literal["pip-tools", "uv"] | None = None
+    extra_index_urls: list[_Url] = []
+    find_links: list[_Url] = []
+    debian_mirror: _Url = ""
+
+
+_T = TypeVar("_T", bound=_Table)
+
+
+def find_root(start: Path) -> Path:
+    """Find the nearest folder, from `start` upwards, that holds a ``pyproject.toml``.
+
+    Raises
+    ------
+    UsageError
+        When there is none.
+    """
+    for folder in [start, *start.parents]:
+        if (folder / _FILE).is_file():
+            return folder
+    raise UsageError(
+        f"no {_FILE} here or above",
+        where=str(start),
+        hint="Go to the repository, or give its place: packager -C FOLDER …",
+    )
+
+
+def load(root: Path) -> Project:
+    """Read and check a repository's configuration.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that holds ``pyproject.toml``.
+
+    Returns
+    -------
+    Project
+        Checked as far as this file alone allows; whether the model is there is not.
+
+    Raises
+    ------
+    UsageError
+        Names the file, the key, and what to do.
+    ClaimError
+        When the repository expects another version of packager.
+    """
+    document = _read(root / _FILE)
+    tool = document.get("tool", {}).get("packager")
+    if tool is None:
+        raise UsageError(
+            "there is no [tool.packager] table", where=_FILE, hint="packager init writes one."
+        )
+    settings = _validate(_Settings, tool, "tool.packager")
+    if "version" in document.get("project", {}).get("dynamic", []):
+        raise UsageError(
+            "the version is dynamic, an image needs it written down",
+            where=f"{_FILE}: project.dynamic",
+            hint='Set a static version = "…" in [project].',
+        )
+    project = _validate(_Project, document.get("project", {}), "project")
+    _check_version(settings.requires)
+    _check_python(settings.base, project.requires_python)
+    for key, names in [
+        ("dependencies", project.dependencies),
+        *((f"optional-dependencies.{k}", v) for k, v in project.optional_dependencies.items()),
+    ]:
+        _check_requirements(key, names)
+    return Project(
+        root=root.resolve(),
+        name=project.name,
+        version=project.version,
+        description=project.description,
+        license=project.license,
+        requires_python=project.requires_python,
+        dependencies=tuple(project.dependencies),
+        dev_dependencies=tuple(project.optional_dependencies.get("dev", ())),
+        entry_points=_entry_points(project),
+        source=_source(project.urls),
+        base=settings.base,
+        platforms=tuple(settings.platforms),
+        os_packages=tuple(sorted(set(settings.os_packages))),
+        model=PurePosixPath(settings.model),
+        examples=PurePosixPath(settings.examples) if settings.examples else None,
+        predictor=settings.predictor,
+        code=_code(root, settings.code),
+        trust_pickle=settings.trust_pickle,
+        resolver=settings.resolver,
+        hints=Hints(
+            tuple(settings.extra_index_urls), tuple(settings.find_links), settings.debian_mirror
+        ),
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no {_FILE} here", where=str(path.parent)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
+
+
+def _validate(table: type[_T], data: object, prefix: str) -> _T:
+    try:
+        return table.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            _explain(first["type"], first["msg"]),
+            where=f"{_FILE}: {prefix}.{key}" if key else f"{_FILE}: {prefix}",
+            hint=_suggest(table, key) if first["type"] == "extra_forbidden" else "",
+        ) from None
+
+
+def _explain(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "unknown key"
+    if kind == "missing":
+        return "this key is missing"
+    text = message.removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
+
+
+def _suggest(table: type[_Table], key: str) -> str:
+    known = [str(field.alias) for field in table.model_fields.values()]
+    close = difflib.get_close_matches(to_snake(key).replace("_", "-"), known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Known keys: {', '.join(known)}."
+
+
+def _check_version(requires: str) -> None:
+    where = f"{_FILE}: tool.packager.requires"
+    try:
+        wanted = SpecifierSet(requires)
+    except InvalidSpecifier as error:
+        raise UsageError(str(error), where=where) from None
+    if not wanted.contains(__version__, prereleases=True):
+        raise ClaimError(
+            f"this repository expects packager {requires}, this is {__version__}",
+            where=where,
+            hint=f"pip install 'model-packager{requires}'",
+        )
+
+
+def _check_python(base: str, requires_python: str) -> None:
+    if base not in BASES:
+        raise UsageError(
+            f"unknown base {base!r}",
+            where=f"{_FILE}: tool.packager.base",
+            hint=f"Bases that can be assembled: {', '.join(BASES)}.",
+        )
+    where = f"{_FILE}: project.requires-python"
+    try:
+        wanted = SpecifierSet(requires_python)
+    except InvalidSpecifier as error:
+        raise UsageError(str(error), where=where) from None
+    if not wanted.contains(f"{BASES[base]}.99"):
+        others = [f"{name} has {version}" for name, version in BASES.items()]
+        fitting = [name for name, version in BASES.items() if wanted.contains(f"{version}.99")]
+        raise UsageError(
+            f"{requires_python} leaves out Python {BASES[base]}, which {base} has",
+            where=where,
+            hint=(
+                f"Set base = {fitting[0]!r} in [tool.packager]."
+                if fitting
+                else f"No base offers such a Python: {', '.join(others)}."
+            ),
+        )
+
+
+def _check_requirements(key: str, names: list[str]) -> None:
+    for name in names:
+        try:
+            requirement = Requirement(name)
+        except InvalidRequirement as error:
+            what = f"{name!r} is no requirement: {str(error).splitlines()[0]}"
+            raise UsageError(what, where=f"{_FILE}: project.{key}") from None
+        if requirement.url and key == "dependencies":
+            raise UsageError(
+                f"{requirement.name} is a direct reference, which cannot be locked by hash",
+                where=f"{_FILE}: project.{key}",
+                hint="Build its wheel once, put it into a folder, and name that folder in "
+                "[tool.packager] find-links.",
+            )
+
+
+def _entry_points(project: _Project) -> dict[str, dict[str, str]]:
+    groups = {"console_scripts": project.scripts, "gui_scripts": project.gui_scripts}
+    return {group: names for group, names in {**groups, **project.entry_points}.items() if names}
+
+
+def _source(urls: Mapping[str, str]) -> str:
+    """Pick the source address by the well-known labels of PEP 753."""
+    known = {canonicalize_name(label).replace("-", ""): url for label, url in urls.items()}
+    labels = ("source", "repository", "sourcecode", "github", "homepage")
+    return next((known[label] for label in labels if label in known), "")
+
+
+def _code(root: Path, named: list[str] | None) -> tuple[PurePosixPath, ...]:
+    if named is None:
+        found = sorted((root / "src").glob("*/__init__.py"))
+        return tuple(PurePosixPath("src", path.parent.name) for path in found)
+    for name in named:
+        if not (root / name).exists():
+            raise UsageError(f"{name} does not exist", where=f"{_FILE}: tool.packager.code")
+    return tuple(PurePosixPath(name) for name in named)

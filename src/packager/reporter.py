@@ -1,0 +1,33 @@
+"""How the rooms below the command line tell what they are doing, without knowing who listens."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["Reporter", "Silent"]
+
+
+class Reporter(Protocol):
+    """Listens to the progress of long work."""
+
+    def advance(self, step: str, amount: int, total: int) -> None:
+        """Say that `amount` more bytes of `total` (0: unknown) are done in `step`."""
+
+    def row(self, step: str, what: str, size: str, state: str) -> None:
+        """Say that a step is finished: one row of the table that a build prints."""
+
+    def note(self, text: str) -> None:
+        """Say something that the user should know, once."""
+
+
+class Silent:
+    """A reporter that nobody listens to."""
+
+    def advance(self, step: str, amount: int, total: int) -> None:
+        """Say nothing."""
+
+    def row(self, step: str, what: str, size: str, state: str) -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""

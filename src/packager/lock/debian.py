@@ -1,0 +1,232 @@
+"""Names of Debian packages → the exact `.deb` files that make a base, and where they are.
+
+A lock names bytes and never places: an archive's address enters no pin.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import requests
+
+from packager.errors import UsageError
+from packager.lock import apt_sources
+from packager.lock.debian_archive import SNAPSHOT, find_release, packages
+from packager.lock.debian_index import Index, Package, closure, refuse_conflicts
+
+__all__ = ["SUITES", "DebPin", "DebianPins", "places", "resolve"]
+
+SUITES: dict[str, str] = {"bookworm": "3.11", "trixie": "3.13"}
+"""The suites that make a base, each with the version of its CPython."""
+
+_ARCHITECTURES = ("amd64", "arm64")
+_STAMP = "%Y%m%dT%H%M%SZ"
+
+
+@dataclass(frozen=True, slots=True)
+class DebPin:
+    """One `.deb`, named by its bytes.
+
+    Parameters
+    ----------
+    name, version, architecture : str
+        As Debian spells them; the architecture is ``all`` for a package without binaries.
+    file : str
+        The path below the archive's root, ``pool/main/b/bash/bash_5.2.15-2+b7_amd64.deb``.
+    size : int
+        Bytes.
+    sha256 : str
+        In hexadecimal.
+    role : {"base", "extra"}
+        Whether the default base needs it, or only the project's ``os-packages`` do.
+    """
+
+    name: str
+    version: str
+    architecture: str
+    file: str
+    size: int
+    sha256: str
+    role: Literal["base", "extra"]
+
+
+@dataclass(frozen=True, slots=True)
+class DebianPins:
+    """A Debian base, byte for byte.
+
+    Parameters
+    ----------
+    suite : str
+        A key of `SUITES`.
+    architecture : {"amd64", "arm64"}
+        Debian's name of the target's machine.
+    timestamp : str
+        When the newest part of the archive that was read had been signed, as Debian's
+        snapshot archive spells times: ``20261120T143000Z``.
+    packages : tuple of DebPin
+        Sorted by name.
+    """
+
+    suite: str
+    architecture: str
+    timestamp: str
+    packages: tuple[DebPin, ...]
+
+
+def resolve(
+    suite: str,
+    architecture: str,
+    os_packages: Sequence[str],
+    *,
+    session: requests.Session,
+    mirror: str = "",
+    timestamp: str = "",
+) -> DebianPins:
+    """Find the newest packages that make a base, down a verified chain.
+
+    The suite, its ``-updates`` and its ``-security`` are read from the first place that has
+    them: `mirror`, what apt on this host uses, Debian's snapshot archive.
+
+    Parameters
+    ----------
+    suite : str
+        A key of `SUITES`.
+    architecture : {"amd64", "arm64"}
+        Debian's name of the target's machine.
+    os_packages : sequence of str
+        Packages that the project wants beside the default ones.
+    session : requests.Session
+        Knows proxies and certificate authorities.
+    mirror : str, optional
+        A mirror's address, what lies above ``dists/``; the security archive is sought
+        beside it, as ``debian-security`` beside ``debian``.
+    timestamp : str, optional
+        A moment, spelt as in `DebianPins`: then only the snapshot archive is read, as it
+        was at that moment.
+
+    Returns
+    -------
+    DebianPins
+
+    Raises
+    ------
+    UsageError
+        When a name is unknown, packages exclude each other, or `mirror` is not Debian's.
+    ClaimError
+        When a signature or a digest is wrong.
+    HostError
+        When no archive is in reach, or one has expired.
+    """
+    if suite not in SUITES or architecture not in _ARCHITECTURES:
+        raise UsageError(
+            f"no base is made of debian:{suite} for {architecture}",
+            where="pyproject.toml, [tool.packager] base",
+            hint=f"Known are {', '.join(f'debian:{name}' for name in SUITES)} "
+            f"for {' and '.join(_ARCHITECTURES)}.",
+        )
+    releases = []
+    for part in ("", "-updates", "-security"):
+        security = part == "-security"
+        near = _near(mirror, security=security)
+        past = _snapshot(timestamp or datetime.now(UTC).strftime(_STAMP), security=security)
+        releases.append(
+            find_release(
+                suite + part,
+                [past] if timestamp else [*near, past],
+                chosen=_beside(mirror, security=security),
+                session=session,
+            )
+        )
+    index = Index(packages(release, architecture, session=session) for release in releases)
+    base = closure(index, _default(SUITES[suite]), {})
+    found = closure(index, os_packages, base)
+    refuse_conflicts(found)
+    return DebianPins(
+        suite,
+        architecture,
+        max(release.date for release in releases).strftime(_STAMP),
+        tuple(_pin(found[name], "base" if name in base else "extra") for name in sorted(found)),
+    )
+
+
+def places(pin: DebPin, pins: DebianPins, *, mirror: str = "") -> list[str]:
+    """List the addresses at which a package may be found, best first.
+
+    Parameters
+    ----------
+    pin : DebPin
+        The package.
+    pins : DebianPins
+        What it is a part of.
+    mirror : str, optional
+        As for `resolve`.
+
+    Returns
+    -------
+    list of str
+        Addresses on `mirror`, on the archives that apt on this host uses, and on Debian's
+        snapshot archive at the locked time.
+    """
+    security = pin.file.startswith("pool/updates/")
+    # The snapshot archive records a state some hours after it was signed, and Debian's pool
+    # keeps what was superseded for more than a day: so a day later everything is there.
+    signed = datetime.strptime(pins.timestamp, _STAMP).replace(tzinfo=UTC)
+    past = _snapshot((signed + timedelta(days=1)).strftime(_STAMP), security=security)
+    return [f"{archive}/{pin.file}" for archive in (*_near(mirror, security=security), past)]
+
+
+def _near(mirror: str, *, security: bool) -> list[str]:
+    # An archive that apt uses may hold either part; the likelier ones are asked first.
+    apt = sorted(apt_sources.archives(), key=lambda archive: ("security" in archive) != security)
+    chosen = _beside(mirror, security=security)
+    return list(dict.fromkeys([chosen, *apt] if chosen else apt))
+
+
+def _beside(mirror: str, *, security: bool) -> str:
+    mirror = mirror.rstrip("/")
+    if not security:
+        return mirror
+    beside, found = re.subn(r"/debian(?=/|$)", "/debian-security", mirror)
+    return beside if found else ""
+
+
+def _snapshot(moment: str, *, security: bool) -> str:
+    return f"{SNAPSHOT}/{'debian-security' if security else 'debian'}/{moment}"
+
+
+def _default(python: str) -> list[str]:
+    """Name the packages of the default base; their dependencies follow from them."""
+    return [
+        "python3-minimal",
+        f"libpython{python}-stdlib",
+        "python3",
+        "ca-certificates",
+        "base-files",
+        "netbase",
+        "tzdata",
+        "bash",
+        "coreutils",
+        "libstdc++6",
+        # A shell, and what `ctypes.util.find_library` and the locale C.UTF-8 are made of.
+        "dash",
+        "libc-bin",
+        "sed",
+        "grep",
+    ]
+
+
+def _pin(package: Package, role: Literal["base", "extra"]) -> DebPin:
+    fields = package.fields
+    return DebPin(
+        package.name,
+        str(package.version),
+        fields["Architecture"],
+        fields["Filename"],
+        int(fields["Size"]),
+        fields["SHA256"],
+        role,
+    )

@@ -1,0 +1,247 @@
+"""Names to pinned, hashed requirements: pip-tools where it can, uv for another system or Python.
+
+pip-tools resolves for the interpreter and the system that it runs on, and writes no
+markers for what it found.  So it serves where host and target agree; uv resolves for the
+target from anywhere.  Where hosts agree both give the same pins.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from packager import net
+from packager.errors import ClaimError, UsageError
+from packager.project import Hints, Project
+from packager.store import replace_file
+
+__all__ = ["Pinned", "choose_resolver", "read_requirements", "resolve"]
+
+_MACHINES = {"linux/amd64": {"x86_64", "AMD64"}, "linux/arm64": {"aarch64", "arm64"}}
+_UV_PLATFORMS = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
+_HEADER = """\
+# Pinned by `packager lock` from {what} for CPython {python} on {platform}.
+# Not meant to be edited: change pyproject.toml and run `packager lock` again.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """One requirement of a pinned file, with every hash that its line allows."""
+
+    name: str
+    version: str
+    hashes: frozenset[str]
+
+
+def choose_resolver(project: Project) -> tuple[str, str]:
+    """Choose who resolves, and say why.
+
+    Returns
+    -------
+    tuple of str
+        ``"pip-tools"`` or ``"uv"``, and the reason in a few words.
+
+    Raises
+    ------
+    UsageError
+        When the project insists on pip-tools where it cannot resolve for the target.
+    """
+    here = f"CPython {sys.version_info.major}.{sys.version_info.minor} on {platform.system()}"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    agree = (
+        platform.system() == "Linux"
+        and python == project.python
+        and project.platforms[0] in _platforms_of(platform.machine())
+    )
+    if project.resolver == "pip-tools" and not agree:
+        raise UsageError(
+            f"pip-tools resolves for {here}, not for CPython {project.python} on "
+            f"{project.platforms[0]}",
+            where="pyproject.toml: tool.packager.resolver",
+            hint='Leave the key out, or set it to "uv".',
+        )
+    if project.resolver:
+        return project.resolver, "as [tool.packager] says"
+    if agree:
+        return "pip-tools", "host and target agree"
+    return "uv", f"this is {here} {platform.machine()}, the target is another"
+
+
+def _platforms_of(machine: str) -> list[str]:
+    return [name for name, machines in _MACHINES.items() if machine in machines]
+
+
+def resolve(project: Project, *, upgrade: Sequence[str] | None = None) -> None:
+    """Write ``requirements.txt``, and ``requirements-dev.txt`` where there is a `dev` extra.
+
+    Parameters
+    ----------
+    project : Project
+        What to resolve for.
+    upgrade : sequence of str, optional
+        Distributions whose pins may move; an empty sequence moves all, None none.
+
+    Raises
+    ------
+    ClaimError
+        When the requirements cannot be met; the resolver's own words follow.
+    """
+    resolver, _ = choose_resolver(project)
+    run = _pip_compile if resolver == "pip-tools" else _uv_compile
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Path(scratch)
+        jobs = {"requirements.txt": ("[project.dependencies]", project.dependencies, "")}
+        if project.dev_dependencies:
+            both = (*project.dependencies, *project.dev_dependencies)
+            jobs["requirements-dev.txt"] = ("the extra dev", both, "-c requirements.txt\n")
+        for name, (what, requirements, constraint) in jobs.items():
+            _prepare(work, project.root, name, constraint + "\n".join(requirements) + "\n")
+            run(project, work, name, upgrade)
+            header = _HEADER.format(what=what, python=project.python, platform=project.platforms[0])
+            body = _without_places((work / name).read_text("utf-8"))
+            (work / name).write_text(header + body, "utf-8")
+        for name in jobs:
+            replace_file(project.root / name, (work / name).read_bytes())
+
+
+def _prepare(work: Path, root: Path, name: str, source: str) -> None:
+    # The annotations of both resolvers name the input file; this name says what it is.
+    (work / "pyproject.toml.in").write_text(source, "utf-8")
+    if (root / name).exists():
+        (work / name).write_bytes((root / name).read_bytes().replace(b"\r\n", b"\n"))
+
+
+def _without_places(text: str) -> str:
+    """Drop a resolver's own header and any address that it wrote."""
+    lines = [line for line in text.splitlines() if not line.startswith(("#", "--"))]
+    body = "\n".join(lines).replace("-r pyproject.toml.in", "pyproject.toml")
+    return body.strip() + "\n" if body.strip() else ""
+
+
+def _pip_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] | None) -> None:
+    flags = [
+        f"--output-file={name}",
+        "--generate-hashes",
+        "--allow-unsafe",
+        "--strip-extras",
+        "--no-header",
+        "--no-emit-index-url",
+        "--no-emit-find-links",
+        "--no-emit-trusted-host",
+        "--no-emit-options",
+        "--no-config",
+        "--resolver=backtracking",
+        "--quiet",
+        *_upgrade_flags(upgrade),
+        *(f"--extra-index-url={url}" for url in project.hints.extra_index_urls),
+        *(f"--find-links={link}" for link in _absolute(project, project.hints)),
+        "pyproject.toml.in",
+    ]
+    _run([sys.executable, "-m", "packager.lock.pip_compile", *flags], work, {}, project)
+
+
+def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] | None) -> None:
+    settings = net.pip_settings()
+    links = [*settings.find_links, *_absolute(project, project.hints)]
+    # Addresses go through the environment: other users can read a command line.
+    environment = {
+        "UV_DEFAULT_INDEX": settings.index_urls[0] if settings.index_urls else "",
+        "UV_INDEX": " ".join([*settings.index_urls[1:], *project.hints.extra_index_urls]),
+        "UV_FIND_LINKS": ",".join(links),
+        "UV_SYSTEM_CERTS": "1",
+        "SSL_CERT_FILE": settings.cert,
+    }
+    flags = [
+        f"--output-file={name}",
+        "--generate-hashes",
+        "--no-header",
+        "--no-emit-index-url",
+        "--no-emit-find-links",
+        "--no-config",
+        "--index-strategy=unsafe-best-match",  # as pip does: the best version of any index
+        f"--python-version={project.python}",
+        f"--python-platform={_UV_PLATFORMS[project.platforms[0]]}-manylinux_2_28",
+        "--no-python-downloads",
+        "--quiet",
+        *_upgrade_flags(upgrade),
+        "pyproject.toml.in",
+    ]
+    _run(
+        [sys.executable, "-m", "uv", "pip", "compile", *flags],
+        work,
+        {key: value for key, value in environment.items() if value},
+        project,
+    )
+
+
+def _upgrade_flags(upgrade: Sequence[str] | None) -> list[str]:
+    if upgrade is None:
+        return []
+    return [f"--upgrade-package={name}" for name in upgrade] or ["--upgrade"]
+
+
+def _absolute(project: Project, hints: Hints) -> list[str]:
+    return [
+        link if urlsplit(link).scheme else str((project.root / link).resolve())
+        for link in hints.find_links
+    ]
+
+
+def _run(command: list[str], work: Path, extra: Mapping[str, str], project: Project) -> None:
+    environment = {**os.environ, **extra, "PYTHONDONTWRITEBYTECODE": "1"}
+    run = subprocess.run(
+        command, cwd=work, env=environment, capture_output=True, text=True, check=False
+    )
+    if run.returncode:
+        raise ClaimError(
+            "the requirements cannot be resolved",
+            where="pyproject.toml: project.dependencies",
+            hint=_last_words(run.stderr or run.stdout, project),
+        )
+
+
+def _last_words(output: str, project: Project) -> str:
+    """Keep what a resolver said in the end, without its traceback or any credentials."""
+    text = re.sub(r"://[^/\s@]+@", "://", output)
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(" ")]
+    return "\n  ".join(lines[-8:]) or f"no reason given for {project.name}"
+
+
+def read_requirements(path: Path) -> list[Pinned]:
+    """Read a pinned and hashed requirements file, as `resolve` writes it.
+
+    Raises
+    ------
+    ClaimError
+        When the file is missing, or a line is not pinned by ``==`` and hashed.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise ClaimError("is missing", where=path.name, hint="packager lock makes it.") from None
+    joined = re.sub(r"\\\r?\n", " ", text)
+    lines = (line.partition(" #")[0].strip() for line in joined.splitlines())
+    return [_pinned(line, path.name) for line in lines if line and not line.startswith("#")]
+
+
+def _pinned(line: str, file: str) -> Pinned:
+    requirement, *hashes = line.split("--hash=sha256:")
+    pins = list(Requirement(requirement.strip()).specifier) if requirement.strip() else []
+    if len(pins) != 1 or pins[0].operator != "==" or not hashes:
+        raise ClaimError(
+            f"{line[:60]!r} is not pinned and hashed", where=file, hint="Run packager lock again."
+        )
+    name = canonicalize_name(Requirement(requirement.strip()).name)
+    return Pinned(name, pins[0].version, frozenset(one.strip() for one in hashes))

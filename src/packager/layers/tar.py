@@ -11,16 +11,14 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, Literal
+from typing import IO, Literal
 
 from packager.errors import ClaimError
 
-__all__ = ["FORMAT", "MTIME", "Entry", "data_entry", "merge", "write"]
+__all__ = ["MTIME", "Entry", "chunks", "data_entry", "merge", "write"]
 
-FORMAT = 1
-"""Version of the rules on this page; part of every cache key of a layer."""
 
 MTIME = 315619200
 """2 January 1980: 0 reads as "missing" to old software, and zip knows nothing earlier."""
@@ -109,28 +107,36 @@ def merge(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(found.values(), key=lambda entry: entry.path.split("/"))
 
 
-def write(entries: Iterable[Entry], out: BinaryIO) -> None:
-    """Write entries as one canonical tar.
+def chunks(entries: Iterable[Entry]) -> Iterator[bytes]:
+    """Yield entries as one canonical tar, a part at a time.
 
     Parameters
     ----------
     entries : iterable of Entry
         As `merge` returns them.
-    out : binary file
-        Written front to back, never read or sought.
+
+    Yields
+    ------
+    bytes
+        At most 1 MiB each.
 
     Raises
     ------
     ClaimError
         When a file yields another number of bytes than its entry says.
     """
-    # The size of a tar is not known beforehand, so its padding is written here: two
-    # blocks that end it, and no fill to tarfile's 10 KiB records, which nobody needs.
     for entry in entries:
-        out.write(_header(entry))
+        yield _header(entry)
         if entry.kind == "file":
-            _copy(entry, out)
-    out.write(b"\0" * 2 * tarfile.BLOCKSIZE)
+            yield from _content(entry)
+    # Two blocks end a tar; filling up to tarfile's records of 10 KiB would serve nobody.
+    yield b"\0" * 2 * tarfile.BLOCKSIZE
+
+
+def write(entries: Iterable[Entry], out: IO[bytes]) -> None:
+    """Write entries as one canonical tar; `out` is written front to back, never read or sought."""
+    for chunk in chunks(entries):
+        out.write(chunk)
 
 
 def _refuse_unsafe(entry: Entry) -> None:
@@ -179,13 +185,13 @@ def _header(entry: Entry) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-def _copy(entry: Entry, out: BinaryIO) -> None:
+def _content(entry: Entry) -> Iterator[bytes]:
     assert entry.open is not None
-    written = 0
+    found = 0
     with entry.open() as stream:
         while chunk := stream.read(_CHUNK):
-            out.write(chunk)
-            written += len(chunk)
-    if written != entry.size:
-        raise ClaimError(f"{entry.owner}: {entry.path} has {written} bytes, {entry.size} expected")
-    out.write(b"\0" * (-written % tarfile.BLOCKSIZE))
+            found += len(chunk)
+            yield chunk
+    if found != entry.size:
+        raise ClaimError(f"{entry.owner}: {entry.path} has {found} bytes, {entry.size} expected")
+    yield b"\0" * (-found % tarfile.BLOCKSIZE)

@@ -1,0 +1,192 @@
+"""The command line inside the image: info, predict, selftest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
+
+from . import info, selftest, tables
+from .facts import Image, InputError, Recording, Tensor, read_examples, read_image, root
+from .loaders import Predictor, ask, known_inputs, load
+
+_ABOUT = """\
+A trained model, sealed with everything it needs to predict.
+
+  docker run --rm IMAGE                                    what this is
+  cat rows.csv | docker run -i --rm IMAGE predict          predictions, a line of JSON per row
+  docker run --rm --network none IMAGE selftest            does it still predict what it did?
+"""
+
+_PREDICT = """\
+Read rows on standard input and write one prediction per row to standard output.
+
+CSV has a header; a blank cell is a missing value, where the model takes one; an array is
+written as JSON in its cell. JSON is a list of row objects, row objects one per line, or one
+object of columns: {"a": [1, 2], "b": ["x", null]}. Columns that the model does not know are
+left aside. `info` lists those that it wants.
+"""
+
+_SELFTEST = """\
+Check the model's digest, repeat the predictions recorded by the author, and compare them
+within the stated tolerance. Exits 0 if they agree, 1 if not, 2 if the model does not run.
+"""
+
+
+class _ModelError(Exception):
+    """The model's own code failed."""
+
+
+def main() -> int:
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        0 done, 1 the model failed, 2 the input or the command line is wrong.
+    """
+    arguments = _parser().parse_args()
+    # A process with the number 1 gets no default action for signals, and has nothing to save.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os._exit(128 + number))
+    with _standard_output() as out:
+        try:
+            code: int = arguments.run(arguments, out)
+            out.flush()
+        except InputError as wrong:
+            return _complain(str(wrong), 2)
+        except _ModelError as wrong:
+            return _complain(str(wrong), 1)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+            return 128 + 13  # what a shell reports for SIGPIPE
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="docker run -i --rm IMAGE", description=_ABOUT, formatter_class=style
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("info", help="what this image is, takes and gives")
+    command.add_argument("--json", action="store_true", help="for programs")
+    command.set_defaults(run=_info)
+
+    command = commands.add_parser(
+        "predict",
+        help="rows in, predictions out",
+        description=_PREDICT,
+        formatter_class=style,
+    )
+    command.add_argument(
+        "--from",
+        dest="source",
+        choices=["csv", "json"],
+        help="what the rows are (default: JSON if they begin with a bracket)",
+    )
+    command.add_argument(
+        "--to",
+        dest="target",
+        choices=["jsonl", "csv"],
+        default="jsonl",
+        help="what the predictions become (default: jsonl, one object per line)",
+    )
+    command.set_defaults(run=_predict)
+
+    command = commands.add_parser(
+        "selftest",
+        help="repeat the recorded predictions",
+        description=_SELFTEST,
+        formatter_class=style,
+    )
+    command.add_argument("--json", action="store_true", help="for programs, on the last line")
+    command.set_defaults(run=_selftest)
+    return parser
+
+
+def _info(arguments: argparse.Namespace, out: TextIO) -> int:
+    image, examples = _read()
+    try:
+        inputs = examples.inputs if examples else known_inputs(_load(image, ()))
+    except (InputError, _ModelError) as wrong:
+        _note(f"the model does not load, so its inputs are unknown: {wrong}")
+        inputs = ()
+    if arguments.json:
+        facts = info.describe(image, examples, inputs)
+        out.write(json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    else:
+        out.write(info.page(image, examples, inputs))
+    return 0
+
+
+def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
+    image, examples = _read()
+    predictor = _load(image, examples.inputs if examples else ())
+    inputs = examples.inputs if examples else known_inputs(predictor)
+    columns, ignored = tables.read(sys.stdin.buffer.read(), inputs, arguments.source)
+    if ignored:
+        _note(f"columns left aside: {', '.join(ignored)}")
+    with _blaming("the model failed on these rows"):
+        answer = ask(predictor, columns)
+    out.writelines(tables.write(answer, arguments.target))
+    return 0
+
+
+def _selftest(arguments: argparse.Namespace, out: TextIO) -> int:
+    report = selftest.run(root())
+    out.write(json.dumps(report) + "\n" if arguments.json else selftest.page(report))
+    return selftest.EXIT_CODES[report["status"]]
+
+
+def _read() -> tuple[Image, Recording | None]:
+    image = read_image(root())
+    return image, read_examples(image.examples) if image.examples else None
+
+
+def _load(image: Image, inputs: Sequence[Tensor]) -> Predictor:
+    with _blaming("the model does not load"):
+        return load(image, inputs)
+
+
+@contextmanager
+def _blaming(what: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except BaseException as wrong:  # noqa: BLE001 - the project's code may raise, or exit
+        place = traceback.extract_tb(wrong.__traceback__)[-1]
+        first, *_ = [*str(wrong).strip().splitlines(), ""]
+        raise _ModelError(
+            f"{what}: {type(wrong).__name__}: {first} ({place.filename}, line {place.lineno})"
+        ) from None
+
+
+def _standard_output() -> TextIO:
+    # What the model's code prints, from C too, goes to standard error and never into the answer.
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    return open(  # noqa: PTH123 - a descriptor, not a path
+        kept, "w", encoding="utf-8", errors="backslashreplace", newline="\n"
+    )
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return code
+
+
+def _note(message: str) -> None:
+    sys.stderr.write(f"note: {message}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

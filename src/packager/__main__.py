@@ -1,0 +1,5 @@
+"""``python -m packager`` is ``packager``."""
+
+from packager.cli import main
+
+main()

@@ -1,0 +1,202 @@
+"""Layers to an image: its config, manifest and identity (OCI image specification 1.1).
+
+The image ID is the digest of the config, which names the layers by their uncompressed
+digests; so it needs no compression, and no compressor can change it.  The manifest names
+the compressed layers, so its digest is as stable as the compressor, which is pinned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import deflate
+
+from packager import formats
+from packager.layers.plan import Layer
+from packager.project import PLATFORMS, Project
+from packager.store import Blob, Store, canonical_json
+
+__all__ = [
+    "CREATED",
+    "LABEL_INPUTS",
+    "Descriptor",
+    "Image",
+    "Manifest",
+    "assemble",
+    "manifest_of",
+    "reference",
+]
+
+CREATED = "1980-01-02T00:00:00Z"
+"""The time that every layer entry has, too: an image is a function of its inputs."""
+
+LABEL = "org.model-packager"
+LABEL_INPUTS = f"{LABEL}.inputs"
+
+_LEVEL = 6
+_MEMBER = 4 << 20
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image, complete but for compression.
+
+    Attributes
+    ----------
+    config : bytes
+        Canonical JSON; its sha256 is the image ID.
+    """
+
+    name: str
+    version: str
+    platform: str
+    config: bytes
+    layers: tuple[Layer, ...]
+
+    @property
+    def id(self) -> str:
+        """The image ID, ``sha256:…``."""
+        return f"sha256:{hashlib.sha256(self.config).hexdigest()}"
+
+    @property
+    def reference(self) -> str:
+        """The tag that a build gives: name and version."""
+        return reference(self.name, self.version)
+
+    @property
+    def diff_ids(self) -> list[str]:
+        """The uncompressed layers' digests, bottom first."""
+        return [f"sha256:{layer.blob.sha256}" for layer in self.layers]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all layers, uncompressed."""
+        return sum(layer.blob.size for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What a manifest says of a blob: media type, digest (hex) and size."""
+
+    media_type: str
+    sha256: str
+    size: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the OCI form."""
+        return {
+            "mediaType": self.media_type,
+            "digest": f"sha256:{self.sha256}",
+            "size": self.size,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An image's manifest and the blobs that it names."""
+
+    data: bytes
+    descriptor: Descriptor
+    layers: tuple[Blob, ...]
+
+
+def reference(name: str, version: str) -> str:
+    """Name an image after a project: ``name:version``, in the letters that tags may have."""
+    return f"{name.lower()}:{version.replace('+', '_')}"
+
+
+def assemble(
+    project: Project, platform: str, layers: Sequence[Layer], labels: Mapping[str, str]
+) -> Image:
+    """Put layers together as an image.
+
+    Parameters
+    ----------
+    project, platform
+        Whose image, for where.
+    layers : sequence of Layer
+        Bottom first.
+    labels : mapping
+        Added to the ones that every image has.
+    """
+    config = {
+        "architecture": PLATFORMS[platform],
+        "os": "linux",
+        "created": CREATED,
+        "config": {
+            "User": "65532:65532",
+            "Env": [
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "LANG=C.UTF-8",
+                "HOME=/tmp",
+                "PYTHONDONTWRITEBYTECODE=1",
+                "PYTHONHASHSEED=0",
+                "PYTHONUNBUFFERED=1",
+            ],
+            "Entrypoint": [f"/usr/bin/python{project.python}", "-P", "-m", "packager_runtime"],
+            "Cmd": ["info"],
+            "WorkingDir": "/tmp",  # noqa: S108 - the one place a sealed image can write to
+            "Labels": {**_labels(project), **labels},
+        },
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [f"sha256:{layer.blob.sha256}" for layer in layers],
+        },
+        "history": [
+            {"created": CREATED, "created_by": f"packager: {layer.role}: {layer.what}"}
+            for layer in layers
+        ],
+    }
+    return Image(project.name, project.version, platform, canonical_json(config), tuple(layers))
+
+
+def _labels(project: Project) -> dict[str, str]:
+    known = {
+        "org.opencontainers.image.title": project.name,
+        "org.opencontainers.image.version": project.version,
+        "org.opencontainers.image.description": project.description,
+        "org.opencontainers.image.licenses": project.license,
+        "org.opencontainers.image.source": project.source,
+        "org.opencontainers.image.base.name": project.base,
+    }
+    return {key: value for key, value in known.items() if value}
+
+
+def manifest_of(image: Image, store: Store) -> Manifest:
+    """Compress an image's layers, each once, and write its manifest."""
+    layers = tuple(_compressed(layer.blob, store) for layer in image.layers)
+    config = Descriptor(_CONFIG, hashlib.sha256(image.config).hexdigest(), len(image.config))
+    data = canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
+            "config": config.as_json(),
+            "layers": [Descriptor(_LAYER, blob.sha256, blob.size).as_json() for blob in layers],
+            "annotations": {f"{LABEL}.compressor": formats.COMPRESSOR},
+        }
+    )
+    descriptor = Descriptor(_MANIFEST, hashlib.sha256(data).hexdigest(), len(data))
+    return Manifest(data, descriptor, layers)
+
+
+def _compressed(layer: Blob, store: Store) -> Blob:
+    key = hashlib.sha256(canonical_json([layer.sha256, formats.COMPRESSOR])).hexdigest()
+    known = store.note("compressed", key)
+    if isinstance(known, str) and (blob := store.get(known)):
+        return blob
+    with layer.path.open("rb") as stream:
+        blob = store.add(lambda out: _compress(stream, out))
+    store.write_note("compressed", key, blob.sha256)
+    return blob
+
+
+def _compress(stream: IO[bytes], out: IO[bytes]) -> None:
+    # A gzip file may have several members (RFC 1952, 2.2), so memory stays at one of them.
+    while chunk := stream.read(_MEMBER):
+        out.write(deflate.gzip_compress(chunk, _LEVEL))

@@ -1,0 +1,316 @@
+"""The only room that knows the Docker SDK: find an engine, give it an image, run it sealed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+from docker.context import ContextAPI
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.models.containers import Container
+from docker.utils import kwargs_from_env
+
+from packager.errors import HostError
+from packager.image import LABEL_INPUTS, Image
+from packager.layers import tar
+from packager.layers.tar import Entry, data_entry
+from packager.outputs import archive
+
+__all__ = ["Engine", "Loaded", "Run", "connect"]
+
+_PING_SECONDS = 5
+_WORK_SECONDS = 600
+_RECENT = 50
+_OUTPUT_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What loading took: how many layers were sent, and whether the image was there before."""
+
+    sent: int
+    existed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a sealed container ended.
+
+    Attributes
+    ----------
+    exit_code : int or None
+        None when it was stopped because its time was over.
+    """
+
+    exit_code: int | None
+    out_of_memory: bool
+    stdout: bytes
+    stderr: bytes
+
+
+def connect() -> Engine:
+    """Connect to the engine that answers: `DOCKER_HOST`, the current context, the usual sockets.
+
+    Raises
+    ------
+    HostError
+        When none answers; says which were tried.
+    """
+    tried = []
+    for name, address in _addresses():
+        try:
+            client = docker.DockerClient(
+                base_url=address.get("Host"),
+                tls=address.get("TLS") or False,
+                timeout=_PING_SECONDS,
+                use_ssh_client=True,
+            )
+            client.ping()
+        except (DockerException, requests.RequestException, OSError) as error:
+            tried.append(f"{name}: {_innermost(error)}")
+            continue
+        client.api.timeout = _WORK_SECONDS
+        return Engine(client)
+    raise HostError(
+        "no container engine answers",
+        where="; ".join(tried),
+        hint="Start Docker or podman's socket, or set DOCKER_HOST.  Without an engine, "
+        "packager build -o image.tar --no-load still works.",
+    )
+
+
+def _addresses() -> Iterator[tuple[str, dict[str, Any]]]:
+    if os.environ.get("DOCKER_HOST"):
+        # What the user names is what the user gets: no other engine is tried.
+        yield "DOCKER_HOST", {"Host": os.environ["DOCKER_HOST"], "TLS": _tls_of_environment()}
+        return
+    with contextlib.suppress(Exception):  # a damaged context is no engine
+        context = ContextAPI.get_current_context()
+        if context is not None and context.Host:
+            yield f"context {context.name}", {"Host": context.Host, "TLS": context.TLSConfig}
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{_user()}"))
+    for path in (
+        Path("/var/run/docker.sock"),
+        runtime / "docker.sock",
+        Path.home() / ".docker/run/docker.sock",
+        Path.home() / ".docker/desktop/docker.sock",
+        Path("/run/podman/podman.sock"),
+        runtime / "podman/podman.sock",
+    ):
+        if path.exists():
+            yield str(path), {"Host": f"unix://{path}"}
+
+
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0
+
+
+def _tls_of_environment() -> Any:
+    return kwargs_from_env().get("tls")
+
+
+def _innermost(error: BaseException) -> str:
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return str(error).strip("()") or type(error).__name__
+
+
+class Engine:
+    """A container engine, as far as packager needs one."""
+
+    def __init__(self, client: docker.DockerClient) -> None:
+        self._client = client
+        version = client.version()
+        self.version = str(version.get("Version", "?"))
+        components = [str(one.get("Name", "")) for one in version.get("Components") or []]
+        self._podman = any("Podman" in name for name in components)
+
+    @property
+    def name(self) -> str:
+        """What it is, for messages."""
+        return f"{'podman' if self._podman else 'docker'} {self.version}"
+
+    def find(self, image: str) -> dict[str, Any] | None:
+        """Inspect an image by ID or reference; None if the engine does not have it."""
+        with _trouble():
+            try:
+                return dict(self._client.images.get(image).attrs)
+            except (ImageNotFound, NotFound):
+                return None
+
+    def history(self, image: str) -> list[dict[str, Any]]:
+        """List what made each layer of an image, the newest first."""
+        with _trouble():
+            return list(self._client.images.get(image).history())
+
+    def load(self, image: Image) -> Loaded:
+        """Bring an image into the engine, untagged, sending only what it lacks.
+
+        Raises
+        ------
+        HostError
+            When the engine refuses it, or does not hold it whole afterwards.
+        """
+        if self._holds(image):
+            return Loaded(sent=0, existed=True)
+        known = self._known_prefix(image)
+        with _trouble():
+            try:
+                self._send(image, skip=known)
+            except (APIError, docker.errors.ImageLoadError):
+                if not known:
+                    raise
+                known = 0  # the prefix may have been removed meanwhile
+                self._send(image, skip=0)
+        if not self._holds(image):
+            raise HostError(f"{self.name} took the image, but does not hold it", where=image.id)
+        return Loaded(sent=len(image.layers) - known, existed=False)
+
+    def _holds(self, image: Image) -> bool:
+        found = self.find(image.id)
+        return found is not None and found["RootFS"].get("Layers") == image.diff_ids
+
+    def _known_prefix(self, image: Image) -> int:
+        """Count the layers, from the bottom, that a classic engine has in the same chain.
+
+        It looks a layer up by its chain before it opens the layer's file, so these files
+        can be left out.  Only our own images are asked, the newest ones: walking all of
+        an engine's images takes minutes where there are thousands.
+        """
+        if self._podman or self._is_containerd():
+            return 0
+        with _trouble():
+            ours = self._client.api.images(filters={"label": LABEL_INPUTS}, all=False)
+        newest = sorted(ours, key=lambda one: -one.get("Created", 0))[:_RECENT]
+        best = 0
+        for one in newest:
+            found = self.find(one["Id"])
+            layers = found["RootFS"].get("Layers") or [] if found else []
+            same = takewhile(lambda pair: pair[0] == pair[1], zip(layers, image.diff_ids, strict=False))
+            best = max(best, sum(1 for _ in same))
+        return best
+
+    def _is_containerd(self) -> bool:
+        with _trouble():
+            status = self._client.info().get("DriverStatus") or []
+        return ["driver-type", "io.containerd.snapshotter.v1"] in status
+
+    def _send(self, image: Image, *, skip: int) -> None:
+        answers: Any = self._client.api.load_image(_stream(image, skip), quiet=True)  # type: ignore[no-untyped-call]
+        for answer in answers or []:
+            if "error" in answer:
+                raise docker.errors.ImageLoadError(answer["error"])
+
+    def tag(self, image: Image, reference: str) -> None:
+        """Give an image in the engine a name."""
+        repository, _, tag = reference.rpartition(":")
+        with _trouble():
+            self._client.api.tag(image.id, repository, tag, force=True)
+
+    def remove(self, image: Image) -> None:
+        """Remove an image that nobody named."""
+        with _trouble(), contextlib.suppress(ImageNotFound, NotFound):
+            self._client.images.remove(image.id)
+
+    def run_sealed(
+        self, image: str, command: Sequence[str], *, seconds: float, memory: str, processes: int
+    ) -> Run:
+        """Run a command with no network, nothing to write but ``/tmp``, and no privileges.
+
+        Parameters
+        ----------
+        image : str
+            ID or reference.
+        command : sequence of str
+            Arguments to the image's entry point.
+        seconds : float
+            How long it may take; it is killed then.
+        memory : str
+            ``"4g"`` for example; swap is not given in addition.
+        processes : int
+            How many processes and threads it may have.
+
+        Raises
+        ------
+        HostError
+            When the engine cannot start it.
+        """
+        with _trouble():
+            container = self._client.containers.create(
+                image,
+                list(command),
+                network_mode="none",
+                read_only=True,
+                tmpfs={"/tmp": "rw,nosuid,nodev,size=512m,mode=1777"},  # noqa: S108
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                user="65532:65532",
+                mem_limit=memory,
+                memswap_limit=memory,
+                pids_limit=processes,
+                log_config=docker.types.LogConfig(
+                    type="json-file", config={"max-size": f"{_OUTPUT_LIMIT}"}
+                ),
+            )
+            try:
+                return _run(container, seconds)
+            finally:
+                container.remove(force=True, v=True)
+
+
+def _run(container: Container, seconds: float) -> Run:
+    container.start()
+    code: int | None = None
+    try:
+        code = int(container.wait(timeout=seconds)["StatusCode"])
+    except requests.exceptions.ReadTimeout:
+        container.kill()
+    except requests.exceptions.ConnectionError as error:
+        if "timed out" not in str(error):
+            raise
+        container.kill()
+    container.reload()
+    return Run(
+        exit_code=code,
+        out_of_memory=bool(container.attrs["State"].get("OOMKilled")),
+        stdout=container.logs(stdout=True, stderr=False),
+        stderr=container.logs(stdout=False, stderr=True),
+    )
+
+
+@contextlib.contextmanager
+def _trouble() -> Iterator[None]:
+    """Turn what the SDK raises into an error that a user can act on."""
+    try:
+        yield
+    except APIError as error:
+        raise HostError(f"the engine refuses: {error.explanation or error}") from None
+    except docker.errors.ImageLoadError as error:
+        raise HostError(
+            f"the engine cannot load the image: {error}", hint="Is its disk full?"
+        ) from None
+    except (DockerException, requests.RequestException) as error:
+        raise HostError(
+            f"the engine stopped answering: {_innermost(error)}", hint="Is it still running?"
+        ) from None
+
+
+def _stream(image: Image, skip: int) -> Iterator[bytes]:
+    """Yield a docker archive, the first `skip` layers' files left out."""
+    config = image.id.removeprefix("sha256:")
+    names = [layer.blob.sha256 for layer in image.layers]
+    manifest = archive.docker_manifest(image, [], [f"blobs/sha256/{name}" for name in names])
+    blobs = {layer.blob.sha256: layer.blob for layer in image.layers[skip:]}
+    entries: list[Entry] = [
+        data_entry("manifest.json", manifest),
+        data_entry(f"blobs/sha256/{config}", image.config),
+        *(archive.blob_entry(name, blob) for name, blob in blobs.items()),
+    ]
+    return tar.chunks(tar.merge(entries))

@@ -1,0 +1,40 @@
+# Everything a contributor does, by name.  `make` alone explains.
+.DEFAULT_GOAL := help
+.PHONY: help setup engine quickstart test lint format types docs lock clean
+
+VENV := .venv/bin
+
+help: ## List what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: ## Make .venv from the hash-pinned lock (quick where it is there already)
+	@scripts/setup.sh
+
+engine: setup ## Make sure that a container engine answers
+	@$(VENV)/python scripts/ensure_engine.py
+
+quickstart: engine ## The whole story: bake, train, lock, build, smoke-test
+	@scripts/quickstart.sh
+
+test: engine lint types docs ## Set everything up and pass all the tests
+	$(VENV)/python -m pytest -n 2 --dist loadgroup
+
+lint: setup ## ruff and black, changing nothing
+	$(VENV)/ruff check .
+	$(VENV)/black --check --quiet .
+
+format: setup ## Let ruff and black change the files
+	$(VENV)/ruff check --fix .
+	$(VENV)/black --quiet .
+
+types: setup ## mypy, strict
+	$(VENV)/mypy
+
+docs: setup ## Build the API's pages into build/docs
+	$(VENV)/python -W error -m pdoc --docformat numpy -o build/docs packager
+
+lock: setup ## Renew requirements-dev.txt from pyproject.toml
+	$(VENV)/python scripts/lock.py
+
+clean: ## Remove what was built (not .venv)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

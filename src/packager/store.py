@@ -32,7 +32,7 @@ from packager.reporter import Reporter, Silent
 
 __all__ = ["Blob", "Store", "Wanted", "canonical_json", "replace_file"]
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 _CONNECTIONS = 6
 _SETTLED_NS = 2_000_000_000
 

@@ -8,6 +8,9 @@ trusted that was not before.
 
 from __future__ import annotations
 
+import sys
+
+from pip._internal.exceptions import PipError
 from pip._internal.models.link import Link
 from piptools.repositories.pypi import PyPIRepository
 from piptools.scripts.compile import cli
@@ -23,4 +26,7 @@ def _stated_hash(self: PyPIRepository, link: Link) -> str:
 
 if __name__ == "__main__":
     PyPIRepository._get_file_hash = _stated_hash  # type: ignore[method-assign]
-    cli()
+    try:
+        cli()
+    except PipError as error:  # what pip would have printed without a traceback
+        sys.exit(f"ERROR: {error}")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from packager import net
@@ -149,7 +149,7 @@ def _pip_compile(project: Project, work: Path, name: str, upgrade: Sequence[str]
         *(f"--find-links={link}" for link in _absolute(project, project.hints)),
         "pyproject.toml.in",
     ]
-    _run([sys.executable, "-m", "packager.lock.pip_compile", *flags], work, {}, project)
+    _run([sys.executable, "-m", "packager.lock.pip_compile", *flags], work, {})
 
 
 def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] | None) -> None:
@@ -182,7 +182,6 @@ def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] 
         [sys.executable, "-m", "uv", "pip", "compile", *flags],
         work,
         {key: value for key, value in environment.items() if value},
-        project,
     )
 
 
@@ -199,7 +198,7 @@ def _absolute(project: Project, hints: Hints) -> list[str]:
     ]
 
 
-def _run(command: list[str], work: Path, extra: Mapping[str, str], project: Project) -> None:
+def _run(command: list[str], work: Path, extra: Mapping[str, str]) -> None:
     environment = {**os.environ, **extra, "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(
         command, cwd=work, env=environment, capture_output=True, text=True, check=False
@@ -208,15 +207,15 @@ def _run(command: list[str], work: Path, extra: Mapping[str, str], project: Proj
         raise ClaimError(
             "the requirements cannot be resolved",
             where="pyproject.toml: project.dependencies",
-            hint=_last_words(run.stderr or run.stdout, project),
+            hint=_last_words(run.stderr or run.stdout),
         )
 
 
-def _last_words(output: str, project: Project) -> str:
-    """Keep what a resolver said in the end, without its traceback or any credentials."""
+def _last_words(output: str) -> str:
+    """Keep what a resolver said in the end, without any credentials."""
     text = re.sub(r"://[^/\s@]+@", "://", output)
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(" ")]
-    return "\n  ".join(lines[-8:]) or f"no reason given for {project.name}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "\n  ".join(lines[-12:])
 
 
 def read_requirements(path: Path) -> list[Pinned]:
@@ -237,11 +236,15 @@ def read_requirements(path: Path) -> list[Pinned]:
 
 
 def _pinned(line: str, file: str) -> Pinned:
-    requirement, *hashes = line.split("--hash=sha256:")
-    pins = list(Requirement(requirement.strip()).specifier) if requirement.strip() else []
-    if len(pins) != 1 or pins[0].operator != "==" or not hashes:
+    text, *hashes = line.split("--hash=sha256:")
+    try:
+        requirement = Requirement(text.strip())
+        (pin,) = requirement.specifier
+    except (InvalidRequirement, ValueError):
+        pin = None
+    if pin is None or pin.operator != "==" or not hashes:
         raise ClaimError(
             f"{line[:60]!r} is not pinned and hashed", where=file, hint="Run packager lock again."
         )
-    name = canonicalize_name(Requirement(requirement.strip()).name)
-    return Pinned(name, pins[0].version, frozenset(one.strip() for one in hashes))
+    name = canonicalize_name(requirement.name)
+    return Pinned(name, pin.version, frozenset(one.strip() for one in hashes))

@@ -193,7 +193,9 @@ class Engine:
         for one in newest:
             found = self.find(one["Id"])
             layers = found["RootFS"].get("Layers") or [] if found else []
-            same = takewhile(lambda pair: pair[0] == pair[1], zip(layers, image.diff_ids, strict=False))
+            same = takewhile(
+                lambda pair: pair[0] == pair[1], zip(layers, image.diff_ids, strict=False)
+            )
             best = max(best, sum(1 for _ in same))
         return best
 

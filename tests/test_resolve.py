@@ -1,0 +1,233 @@
+"""Claims about resolving and choosing wheels, on an index of made-up wheels on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from conftest import WheelMaker, run_packager, write_tiny
+
+from packager.lock import resolve, wheels
+from packager.lock.indexes import Found
+from packager.lock.resolve import Pinned
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Path]:
+    """A simple index (PEP 503) of plain folders; yields its root, and serves it."""
+    root = tmp_path / "index"
+    root.mkdir()
+    handler = partial(QuietHandler, directory=str(root))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (root / "address").write_text(f"http://127.0.0.1:{server.server_port}/")
+        yield root
+        server.shutdown()
+
+
+def publish(index: Path, *files: Path) -> None:
+    """Offer files on the index, each with its hash."""
+    for file in files:
+        folder = index / file.name.split("-")[0].replace("_", "-")
+        folder.mkdir(exist_ok=True)
+        (folder / file.name).write_bytes(file.read_bytes())
+        links = [
+            f'<a href="{one.name}#sha256={hashlib.sha256(one.read_bytes()).hexdigest()}">'
+            f"{one.name}</a>"
+            for one in sorted(folder.iterdir())
+            if one.name != "index.html"
+        ]
+        (folder / "index.html").write_text("<!DOCTYPE html>\n" + "\n".join(links))
+
+
+def digests(file: Path) -> frozenset[str]:
+    return frozenset({hashlib.sha256(file.read_bytes()).hexdigest()})
+
+
+def settings(index: Path) -> dict[str, str]:
+    """Point pip, and so packager, at the made-up index alone."""
+    return {
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_INDEX_URL": (index / "address").read_text(),
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_FIND_LINKS": "",
+    }
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    root.mkdir()
+    write_tiny(root)
+    return root
+
+
+def depend(root: Path, *names: str, dev: tuple[str, ...] = ()) -> None:
+    path = root / "pyproject.toml"
+    text = path.read_text().replace("dependencies = []", f"dependencies = {list(names)!r}")
+    if dev:
+        text = text.replace(
+            "[tool.packager]",
+            f"[project.optional-dependencies]\ndev = {list(dev)!r}\n\n[tool.packager]",
+        )
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("resolver", ["pip-tools", "uv"])
+def test_both_resolvers_write_the_same_pins_with_hashes_and_no_place(
+    resolver: str, root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    one = [make_wheel("one", version, requires=("two",)) for version in ("1.0", "2.0")]
+    two = make_wheel("two")
+    publish(index, *one, two, make_wheel("tool", requires=("two", "one<3")))
+    depend(root, "one<2", dev=("tool",))
+    text = (root / "pyproject.toml").read_text()
+    (root / "pyproject.toml").write_text(f'{text}resolver = "{resolver}"\n')
+    run = run_packager(root, shared_store, "lock", **settings(index))
+    assert run.returncode == 0, run.stderr
+    assert resolver in run.stdout
+    image = (root / "requirements.txt").read_text()
+    expected = [Pinned(path.name.split("-")[0], "1.0", digests(path)) for path in (one[0], two)]
+    assert resolve.read_requirements(root / "requirements.txt") == expected
+    development = resolve.read_requirements(root / "requirements-dev.txt")
+    assert [(pin.name, pin.version) for pin in development] == [
+        ("one", "1.0"),
+        ("tool", "1.0"),
+        ("two", "1.0"),
+    ]
+    lock = (root / "packager.lock").read_text()
+    for written in (image, (root / "requirements-dev.txt").read_text(), lock):
+        for secret in ("127.0.0.1", "http", str(root), "--index-url", "--find-links"):
+            assert secret not in written
+    assert 'file = "one-1.0-py3-none-any.whl"' in lock
+    assert "tool" not in lock.partition("[[wheel]]")[2]
+
+
+def test_pins_stay_until_they_are_moved(
+    root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    publish(index, make_wheel("one"), make_wheel("two"))
+    depend(root, "one", "two")
+    lock = partial(run_packager, root, shared_store, "lock", **settings(index))
+
+    def pins() -> dict[str, str]:
+        pinned = resolve.read_requirements(root / "requirements.txt")
+        return {pin.name: pin.version for pin in pinned}
+
+    assert lock().returncode == 0
+    publish(index, make_wheel("one", "2.0"), make_wheel("two", "2.0"))
+    assert lock().returncode == 0
+    assert pins() == {"one": "1.0", "two": "1.0"}
+    moved = lock("--upgrade", "one")
+    assert moved.returncode == 0
+    assert pins() == {"one": "2.0", "two": "1.0"}
+    assert "one 1.0 became 2.0" in moved.stdout
+    assert lock("--upgrade").returncode == 0
+    assert pins() == {"one": "2.0", "two": "2.0"}
+
+
+def test_check_is_offline_and_names_what_changed(
+    root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    publish(index, make_wheel("one"), make_wheel("two"))
+    depend(root, "one")
+    assert run_packager(root, shared_store, "lock", **settings(index)).returncode == 0
+    nowhere = {**settings(index), "PIP_INDEX_URL": "http://127.0.0.1:9/"}
+    check = partial(run_packager, root, shared_store, "lock", "--check", **nowhere)
+    fresh = check()
+    assert fresh.returncode == 0, fresh.stderr
+    text = (root / "pyproject.toml").read_text()
+    (root / "pyproject.toml").write_text(text.replace("['one']", "['one', 'two']"))
+    stale = check()
+    assert stale.returncode == 1
+    assert "dependencies: two was added" in stale.stderr
+    (root / "pyproject.toml").write_text(text)
+    assert check().returncode == 0
+    with (root / "requirements.txt").open("a") as file:
+        file.write("\n")
+    stale = check()
+    assert stale.returncode == 1
+    assert "requirements.txt was changed" in stale.stderr
+    (root / "packager.lock").unlink()
+    missing = check()
+    assert missing.returncode == 1
+    assert "there is no lock yet" in missing.stderr
+
+
+def test_line_endings_of_a_checkout_do_not_make_a_lock_stale(
+    root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    publish(index, make_wheel("one"))
+    depend(root, "one")
+    assert run_packager(root, shared_store, "lock", **settings(index)).returncode == 0
+    for name in ("requirements.txt", "packager.lock", "pyproject.toml"):
+        (root / name).write_bytes((root / name).read_bytes().replace(b"\n", b"\r\n"))
+    check = run_packager(root, shared_store, "lock", "--check")
+    assert check.returncode == 0, check.stderr
+
+
+def test_requirements_that_cannot_be_met_are_said(
+    root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    publish(index, make_wheel("one"))
+    depend(root, "one>5")
+    run = run_packager(root, shared_store, "lock", **settings(index))
+    assert run.returncode == 1
+    assert "one>5" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (root / "requirements.txt").exists()
+    assert not (root / "packager.lock").exists()
+
+
+def test_a_dependency_without_a_wheel_for_the_target_is_refused_by_name() -> None:
+    digest = "0" * 64
+    pins = [Pinned("one", "1.0", frozenset({digest}))]
+    offered = [Found("one-1.0-cp311-cp311-win_amd64.whl", "1.0", "", digest, 1)]
+
+    class OneIndex:
+        def files(self, _: str) -> list[Found]:
+            return offered
+
+    with pytest.raises(wheels.UsageError, match=r"one 1\.0: no wheel for CPython 3\.11 on linux"):
+        wheels.choose(pins, OneIndex(), python="3.11", platforms=["linux/amd64"])  # type: ignore[arg-type]
+    offered[0] = Found("one-1.0.tar.gz", "1.0", "", digest, 1)
+    with pytest.raises(wheels.UsageError, match="only an sdist"):
+        wheels.choose(pins, OneIndex(), python="3.11", platforms=["linux/amd64"])  # type: ignore[arg-type]
+
+
+def test_target_tags_are_those_of_pip_on_such_a_system() -> None:
+    tags = [str(tag) for tag in wheels.target_tags("3.11", "linux/amd64")]
+    order = [
+        "cp311-cp311-manylinux_2_36_x86_64",
+        "cp311-cp311-manylinux_2_17_x86_64",
+        "cp311-cp311-manylinux2014_x86_64",
+        "cp311-cp311-manylinux1_x86_64",
+        "cp311-cp311-linux_x86_64",
+        "cp311-abi3-manylinux_2_28_x86_64",
+        "cp38-abi3-manylinux2014_x86_64",
+        "py3-none-any",
+    ]
+    assert [tags.index(tag) for tag in order] == sorted(tags.index(tag) for tag in order)
+    assert not [tag for tag in tags if "2_37" in tag or "musl" in tag or "win" in tag]
+    arm = [str(tag) for tag in wheels.target_tags("3.13", "linux/arm64")]
+    assert "cp313-cp313-manylinux_2_41_aarch64" in arm
+    assert not [tag for tag in arm if "x86_64" in tag or "manylinux1" in tag]
+
+
+@pytest.mark.parametrize(
+    "line", ["one", "one>=1 --hash=sha256:00", "one==1", "one==1 --hash=md5:0"]
+)
+def test_a_requirement_that_pins_no_bytes_is_refused(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "requirements.txt"
+    path.write_text(f"# a comment\n{line}\n")
+    with pytest.raises(resolve.ClaimError, match=r"requirements\.txt: .*not pinned and hashed"):
+        resolve.read_requirements(path)

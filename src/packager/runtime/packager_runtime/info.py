@@ -61,7 +61,7 @@ def page(image: Image, examples: Recording | None, inputs: Sequence[Tensor]) -> 
         ("digest", image.model_digest),
         ("licence", image.license),
         ("python", f"{image.python} on {image.base}, {image.platform}"),
-        ("inputs", image.inputs_digest),
+        ("built from", image.inputs_digest),
         ("sealed by", f"packager {image.packager}"),
         ("examples", "none recorded"),
     ]

@@ -102,8 +102,14 @@ def _refuse_another(wanted: str, found: str, what: str) -> None:
 
 def _compared(examples: Recording, got: dict[str, list[Any]]) -> dict[str, Any]:
     outputs = [
-        compare(name, plain(expected), got.get(name, []), rtol=examples.rtol, atol=examples.atol)
-        for name, expected in examples.expected.items()
+        compare(
+            name,
+            plain(examples.expected[name]),
+            got.get(name, []),
+            rtol=examples.rtol,
+            atol=examples.atol,
+        )
+        for name in (tensor.name for tensor in examples.outputs)
     ]
     failed = any(output.mismatched for output in outputs)
     found: dict[str, Any] = {"outputs": [asdict(output) for output in outputs]}

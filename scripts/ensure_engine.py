@@ -59,8 +59,8 @@ def _install() -> None:
     print("Installing the distribution's Docker engine ...", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     quiet = ["apt-get", "-y", "-qq", "-o", "Dpkg::Use-Pty=0"]
-    for command in ([*quiet, "update"], [*quiet, "install", "--no-install-recommends", "docker.io"]):
-        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    for words in (["update"], ["install", "--no-install-recommends", "docker.io"]):
+        subprocess.run([*quiet, *words], env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
 def _start() -> None:

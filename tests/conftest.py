@@ -113,6 +113,8 @@ def write_tiny(root: Path, name: str = "tiny") -> None:
     (root / "models" / "model.txt").write_bytes(model)
     (root / "models" / "examples.json").write_text(json.dumps(tiny_examples(model)))
     (root / "README.md").write_text("# Tiny\n")
+    # A model is bytes, even where it happens to be text.
+    (root / ".gitattributes").write_text("models/* -text\n")
     (root / "pyproject.toml").write_text(f"""\
 [project]
 name = "{name}"

@@ -62,7 +62,7 @@ MISTAKES = {
         "netrc",
     ),
     "predictor": ('"tiny.predict:load"', '"tiny.predict"', "tool.packager.predictor", ""),
-    "version": ('version = "0.1.0"', 'dynamic = ["version"]', "the version is dynamic", "static"),
+    "version": ('version = "0.1.0"', 'dynamic = ["version"]', "version is dynamic", "static"),
     "code": (MODEL, f'{MODEL}\ncode = ["lib"]', "tool.packager.code", "lib does not exist"),
     "toml": (MODEL, "model = ", "not valid TOML", ""),
     "table": ("[tool.packager]", "[tool.pakager]", "no [tool.packager]", "packager init"),
@@ -105,6 +105,12 @@ def mistake(tiny: Tiny, name: str) -> None:
         tiny.edit("src/tiny/predict.py", "def load(", "def other(")
     elif name == "predictor's module is missing":
         tiny.edit("pyproject.toml", "tiny.predict:load", "tiny.elsewhere:load")
+    elif name == "pickle without consent":
+        tiny.edit("pyproject.toml", 'predictor = "tiny.predict:load"\n', "")
+        (tiny.root / "models/model.txt").rename(tiny.root / "models/model.joblib")
+        tiny.edit("pyproject.toml", "model.txt", "model.joblib")
+    elif name == "format without a loader":
+        tiny.edit("pyproject.toml", 'predictor = "tiny.predict:load"\n', "")
     elif name == "examples are missing":
         (tiny.root / "models/examples.json").unlink()
     elif name == "examples are damaged":
@@ -120,6 +126,8 @@ def mistake(tiny: Tiny, name: str) -> None:
         ("model is an LFS pointer", "git-LFS pointer"),
         ("predictor's function is missing", "defines no load"),
         ("predictor's module is missing", "no module tiny.elsewhere"),
+        ("pickle without consent", "trust-pickle = true"),
+        ("format without a loader", "no built-in loader for .txt"),
         ("examples are missing", "models/examples.json does not exist"),
         ("examples are damaged", "not a file of recorded examples"),
         ("unknown key", "tool.packager.modle: unknown key"),

@@ -29,6 +29,9 @@ from packager.store import Store, canonical_json
 
 __all__ = ["Built", "Examples", "assemble", "deliver", "write_archive"]
 
+_FORMATS = {".skops", ".onnx"}
+_PICKLES = {".joblib", ".pkl", ".pickle"}
+
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -158,6 +161,7 @@ def read_examples(project: Project, model: str) -> Examples | None:
 def _check_predictor(project: Project, code: list[tuple[str, bytes]]) -> None:
     """Refuse a predictor that is not there before minutes are spent on its image."""
     if project.predictor is None:
+        _check_loader(project)
         return
     module, _, function = project.predictor.partition(":")
     path = module.replace(".", "/")
@@ -173,6 +177,23 @@ def _check_predictor(project: Project, code: list[tuple[str, bytes]]) -> None:
         where="pyproject.toml: tool.packager.predictor",
         hint="It is written module:function.",
     )
+
+
+def _check_loader(project: Project) -> None:
+    """Refuse a model that the runtime has no loader for (`packager_runtime.loaders`)."""
+    suffix = project.model.suffix.lower()
+    if suffix in _PICKLES and not project.trust_pickle:
+        raise UsageError(
+            f"{project.model} is a pickle, and reading one runs any code that is in it",
+            where="pyproject.toml: tool.packager.trust-pickle",
+            hint="Export with skops instead, or say trust-pickle = true.",
+        )
+    if suffix not in _PICKLES | _FORMATS:
+        raise UsageError(
+            f"there is no built-in loader for {suffix or 'a folder'}",
+            where="pyproject.toml: tool.packager.predictor",
+            hint='Name a function of yours that loads it: predictor = "module:function".',
+        )
 
 
 def _inputs_digest(

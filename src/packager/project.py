@@ -182,12 +182,13 @@ def load(root: Path) -> Project:
             "there is no [tool.packager] table", where=_FILE, hint="packager init writes one."
         )
     settings = _validate(_Settings, tool, "tool.packager")
-    if "version" in document.get("project", {}).get("dynamic", []):
-        raise UsageError(
-            "the version is dynamic, an image needs it written down",
-            where=f"{_FILE}: project.dynamic",
-            hint='Set a static version = "…" in [project].',
-        )
+    for key in ("version", "dependencies", "description", "scripts", "entry-points"):
+        if key in document.get("project", {}).get("dynamic", []):
+            raise UsageError(
+                f"{key} is dynamic, an image needs it written down",
+                where=f"{_FILE}: project.dynamic",
+                hint=f"Set a static {key} in [project].",
+            )
     project = _validate(_Project, document.get("project", {}), "project")
     _check_version(settings.requires)
     _check_python(settings.base, project.requires_python)

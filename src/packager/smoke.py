@@ -128,7 +128,7 @@ def _stage_error(error: dict[str, str], run: Run) -> PackagerError:
 
 def _mismatch(report: dict[str, Any]) -> ClaimError:
     wrong = [one for one in report["outputs"] if one["mismatched"]]
-    lines = []
+    lines = [report["error"]["message"]] if report["error"] else []
     for one in wrong:
         first = one["first_mismatch"]
         lines.append(

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from debian.arfile import ArError
 from debian.debfile import DebFile
@@ -28,7 +28,7 @@ from packager.layers import debian_root, tar
 from packager.layers.tar import Entry
 from packager.lock.debian import DebPin
 
-__all__ = ["base_entries", "extra_entries", "merged"]
+__all__ = ["base_entries", "extra_entries"]
 
 _MERGED_USR = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _LEFT_OUT = (
@@ -132,7 +132,7 @@ def extra_entries(
     return [*added, *changed, *_records(extra), cache]
 
 
-def merged(path: str) -> str:
+def _merged(path: str) -> str:
     """Move a path below ``/bin``, ``/lib`` and the like to where merged-/usr has it."""
     return f"usr/{path}" if path.partition("/")[0] in _MERGED_USR else path
 
@@ -185,7 +185,7 @@ def _entries(content: Path, owner: str) -> Iterator[Entry]:
         members = {member.name.removeprefix("./"): member for member in archive}
     same_file: defaultdict[str, list[str]] = defaultdict(list)
     for name, member in members.items():
-        path = merged(name)
+        path = _merged(name)
         if _left_out(name, path, member):
             continue
         if member.isreg() or member.islnk():
@@ -250,7 +250,7 @@ def _records(debs: Iterable[_Deb]) -> Iterator[Entry]:
 class _Slice(io.RawIOBase):
     """A part of a file, as a file."""
 
-    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+    def __init__(self, file: io.FileIO, start: int, size: int) -> None:
         self._file, self._start, self._size, self._at = file, start, size, 0
 
     @classmethod
@@ -271,9 +271,9 @@ class _Slice(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         self._file.seek(self._start + self._at)
         view = memoryview(buffer)[: max(0, self._size - self._at)]
-        count = self._file.readinto(view)  # type: ignore[attr-defined]
+        count = self._file.readinto(view) or 0
         self._at += count
-        return int(count)
+        return count
 
     def close(self) -> None:
         self._file.close()

@@ -1,7 +1,9 @@
 """What the scripts of Debian packages would have made, made without running them.
 
 Each function names the package whose script it stands for.  Where such a script copies a
-template that the package ships, the same template is used here.
+template that the package ships, the same template is used here.  All scripts of the default
+base were read for this; what a project's own packages do beyond alternatives and the
+linker's cache (accounts of their own, caches that save time) is not done.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ class Engine:
     """A container engine, as far as packager needs one."""
 
     def __init__(self, client: docker.DockerClient) -> None:
-        self._client = client
+        self.client = client
         version = client.version()
         self.version = str(version.get("Version", "?"))
         components = [str(one.get("Name", "")) for one in version.get("Components") or []]
@@ -141,14 +141,14 @@ class Engine:
         """Inspect an image by ID or reference; None if the engine does not have it."""
         with _trouble():
             try:
-                return dict(self._client.images.get(image).attrs)
+                return dict(self.client.images.get(image).attrs)
             except (ImageNotFound, NotFound):
                 return None
 
     def history(self, image: str) -> list[dict[str, Any]]:
         """List what made each layer of an image, the newest first."""
         with _trouble():
-            return list(self._client.images.get(image).history())
+            return list(self.client.images.get(image).history())
 
     def load(self, image: Image) -> Loaded:
         """Bring an image into the engine, untagged, sending only what it lacks.
@@ -187,7 +187,7 @@ class Engine:
         if self._podman or self._is_containerd():
             return 0
         with _trouble():
-            ours = self._client.api.images(filters={"label": LABEL_INPUTS}, all=False)
+            ours = self.client.api.images(filters={"label": LABEL_INPUTS}, all=False)
         newest = sorted(ours, key=lambda one: -one.get("Created", 0))[:_RECENT]
         best = 0
         for one in newest:
@@ -201,11 +201,11 @@ class Engine:
 
     def _is_containerd(self) -> bool:
         with _trouble():
-            status = self._client.info().get("DriverStatus") or []
+            status = self.client.info().get("DriverStatus") or []
         return ["driver-type", "io.containerd.snapshotter.v1"] in status
 
     def _send(self, image: Image, *, skip: int) -> None:
-        answers: Any = self._client.api.load_image(_stream(image, skip), quiet=True)  # type: ignore[no-untyped-call]
+        answers: Any = self.client.api.load_image(_stream(image, skip), quiet=True)  # type: ignore[no-untyped-call]
         for answer in answers or []:
             if "error" in answer:
                 raise docker.errors.ImageLoadError(answer["error"])
@@ -214,12 +214,12 @@ class Engine:
         """Give an image in the engine a name."""
         repository, _, tag = reference.rpartition(":")
         with _trouble():
-            self._client.api.tag(image.id, repository, tag, force=True)
+            self.client.api.tag(image.id, repository, tag, force=True)
 
     def remove(self, image: Image) -> None:
         """Remove an image that nobody named."""
         with _trouble(), contextlib.suppress(ImageNotFound, NotFound):
-            self._client.images.remove(image.id)
+            self.client.images.remove(image.id)
 
     def run_sealed(
         self, image: str, command: Sequence[str], *, seconds: float, memory: str, processes: int
@@ -245,7 +245,7 @@ class Engine:
             When the engine cannot start it.
         """
         with _trouble():
-            container = self._client.containers.create(
+            container = self.client.containers.create(
                 image,
                 list(command),
                 network_mode="none",

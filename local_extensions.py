@@ -1,0 +1,175 @@
+"""What cookiecutter does with answers: check them, and quote them for the files they go into.
+
+Cookiecutter imports this module by its name from the template's root.  An answer is data:
+no template file pastes one without `quoted` or `markdown`, except the slug and the package
+name, which `checked` has found harmless.
+"""
+
+from __future__ import annotations
+
+import json
+import keyword
+import re
+import sys
+import unicodedata
+from collections.abc import Mapping
+from email.errors import MessageError
+from email.headerregistry import Address
+from pathlib import Path
+from typing import Any
+
+from cookiecutter.exceptions import FailedHookException
+from jinja2 import Environment
+from jinja2.ext import Extension
+
+__all__ = ["AnswersAreData", "checked", "markdown", "quoted"]
+
+LONGEST_PACKAGE_NAME = 40
+"""Characters; longer names would break the import lines of the baked files over two lines."""
+
+_SLUG = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
+_PACKAGE = re.compile(r"[a-z][a-z0-9]*(_+[a-z0-9]+)*")
+# What the baked repository installs or imports under these names itself.
+_TAKEN = {
+    "black",
+    "conftest",
+    "editables",
+    "hatchling",
+    "joblib",
+    "model_packager",
+    "numpy",
+    "packager",
+    "packager_runtime",
+    "pandas",
+    "pdoc",
+    "pip",
+    "pre_commit",
+    "pytest",
+    "ruff",
+    "scikit_learn",
+    "scipy",
+    "setuptools",
+    "skops",
+    "sklearn",
+    "tests",
+    "threadpoolctl",
+}
+_LINE_BREAKERS = {"Cc", "Cs", "Zl", "Zp"}
+
+
+class AnswersAreData(Extension):
+    """Gives templates the filters of this module, and hooks the place it stands in."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        environment.filters.update(checked=checked, markdown=markdown, quoted=quoted)
+        environment.globals["template_root"] = str(Path(__file__).resolve().parent)
+
+
+def quoted(text: str) -> str:
+    """Write text as a double-quoted string that TOML, YAML, JSON and Python all read back.
+
+    Parameters
+    ----------
+    text : str
+        One line.
+
+    Returns
+    -------
+    str
+        With its quotes.  Characters outside ASCII stand as they are: TOML has no surrogate
+        pairs.
+    """
+    return json.dumps(text, ensure_ascii=False)
+
+
+def markdown(text: str) -> str:
+    """Escape text so that CommonMark shows it as it is, wherever it stands in a line.
+
+    Parameters
+    ----------
+    text : str
+        One line.
+
+    Returns
+    -------
+    str
+        With a backslash before whatever Markdown would read as markup.
+    """
+    escaped = re.sub(r"[\\`*_{}\[\]<>#&|~$]", r"\\\g<0>", text)
+    # At the start of a line these would begin a list, a rule or a heading's underline.
+    return re.sub(r"^([0-9]*)([-+=.)])", r"\1\\\2", escaped)
+
+
+def checked(answers: Mapping[str, Any]) -> str:
+    """Refuse answers that no working repository can be made of.
+
+    Parameters
+    ----------
+    answers : mapping
+        Cookiecutter's context, all questions answered.
+
+    Returns
+    -------
+    str
+        Empty: the filter is used for what it refuses.
+
+    Raises
+    ------
+    FailedHookException
+        The one error of cookiecutter's that it shows as a message without a traceback.
+    """
+    for key in ("project_name", "description", "author_name", "author_email"):
+        if any(unicodedata.category(character) in _LINE_BREAKERS for character in answers[key]):
+            raise _refusal(key, answers[key], "holds a control character", "Give one line of text.")
+    for key in ("project_name", "description", "author_name"):
+        if not answers[key].strip():
+            raise _refusal(key, answers[key], "is empty", "Say something.")
+    _check_slug(answers["project_slug"])
+    _check_package(answers["package_name"])
+    _check_email(answers["author_email"])
+    return ""
+
+
+def _check_slug(slug: str) -> None:
+    if not _SLUG.fullmatch(slug):
+        raise _refusal(
+            "project_slug",
+            slug,
+            "cannot name a folder, a distribution and an image alike",
+            "Use lower-case letters and digits, with single - . _ between them: my-penguins",
+        )
+    if re.sub(r"[-_.]+", "_", slug) in _TAKEN:
+        raise _refusal(
+            "project_slug",
+            slug,
+            "is the name of something the repository depends on",
+            f"Call it {slug}-study, for example.",
+        )
+
+
+def _check_package(name: str) -> None:
+    hint = "Use lower-case letters, digits and _, starting with a letter: my_penguins"
+    if not _PACKAGE.fullmatch(name):
+        raise _refusal("package_name", name, "is no name that Python imports", hint)
+    if len(name) > LONGEST_PACKAGE_NAME:
+        raise _refusal("package_name", name, f"has over {LONGEST_PACKAGE_NAME} characters", hint)
+    if keyword.iskeyword(name) or keyword.issoftkeyword(name):
+        raise _refusal("package_name", name, "is a keyword of Python", hint)
+    if name in sys.stdlib_module_names:
+        raise _refusal("package_name", name, "would hide a module of Python's own library", hint)
+    if name in _TAKEN:
+        raise _refusal("package_name", name, "would hide something the repository imports", hint)
+
+
+def _check_email(address: str) -> None:
+    try:
+        valid = not address or bool(Address(addr_spec=address).domain)
+    except (MessageError, ValueError, IndexError):
+        valid = False
+    if not valid:
+        raise _refusal("author_email", address, "is no e-mail address", "It may stay empty.")
+
+
+def _refusal(key: str, answer: str, what: str, hint: str) -> FailedHookException:
+    return FailedHookException(f"{key}: {answer!r} {what}\n  {hint}")

@@ -1,0 +1,122 @@
+"""Bakes the template the way a user does: with the cookiecutter command, in its own process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
+
+
+@pytest.fixture(scope="session")
+def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of somebody who has configured nothing: no pip, git or bake settings."""
+    unwanted = (
+        *("PIP_", "UV_", "GIT_", "COOKIECUTTER", "PYTEST_", "PYTHON", "PACKAGER", "OPENBLAS_"),
+        *("MAKE", "MFLAGS", "XDG_CONFIG", "XDG_CACHE"),
+    )
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(unwanted)}
+    # Not settings but surroundings: what the machine trusts, and what it has downloaded.
+    cache = str(Path.home() / ".cache" / "pip")
+    surroundings = {"PIP_CERT": os.environ.get("PIP_CERT", ""), "PIP_CACHE_DIR": cache}
+    return {
+        **kept,
+        **{key: value for key, value in surroundings.items() if value},
+        "HOME": str(tmp_path_factory.mktemp("home")),
+        "GIT_CONFIG_NOSYSTEM": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def git_user() -> dict[str, str]:
+    """Variables that tell git a name, as a configured user's git knows one."""
+    settings = {"user.name": "A Baker", "user.email": "baker@example.org"}
+    numbered = {f"GIT_CONFIG_KEY_{n}": key for n, key in enumerate(settings)}
+    numbered |= {f"GIT_CONFIG_VALUE_{n}": value for n, value in enumerate(settings.values())}
+    return {"GIT_CONFIG_COUNT": str(len(settings)), **numbered}
+
+
+Cookiecutter = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def cookiecutter(clean_environment: dict[str, str]) -> Cookiecutter:
+    """Run cookiecutter with words and answers; keep what it says."""
+
+    def run(
+        *words: str,
+        template: str | Path = ROOT,
+        cwd: Path,
+        environment: dict[str, str] | None = None,
+        typed: str | None = None,
+        **answers: str,
+    ) -> subprocess.CompletedProcess[str]:
+        how = [] if typed is not None else ["--no-input"]
+        given = [f"{key}={value}" for key, value in answers.items()]
+        return subprocess.run(
+            [sys.executable, "-m", "cookiecutter", *how, *words, "--", str(template), *given],
+            cwd=cwd,
+            env={**clean_environment, "PWD": str(cwd), **(environment or {})},
+            input=typed,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            check=False,
+        )
+
+    return run
+
+
+Bake = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def bake(cookiecutter: Cookiecutter, tmp_path_factory: pytest.TempPathFactory) -> Bake:
+    """Bake a repository that must succeed, and return its folder."""
+
+    def run(**arguments: object) -> Path:
+        folder = tmp_path_factory.mktemp("bakery")
+        done = cookiecutter(cwd=folder, **arguments)
+        assert done.returncode == 0, done.stdout
+        (project,) = folder.iterdir()
+        return project
+
+    return run
+
+
+Make = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def make(clean_environment: dict[str, str], git_user: dict[str, str]) -> Make:
+    """Run make in a baked repository; keep what it says."""
+
+    def run(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", *words],
+            cwd=project,
+            env={**clean_environment, **git_user},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            check=False,
+        )
+
+    return run
+
+
+def files(project: Path) -> dict[str, bytes]:
+    """Every file of a work tree, git's own and what a Makefile makes aside."""
+    return {
+        path.relative_to(project).as_posix(): path.read_bytes()
+        for path in sorted(project.rglob("*"))
+        if path.is_file() and ".git" not in path.relative_to(project).parts
+    }

@@ -1,27 +1,32 @@
 #!/bin/sh
-# The whole story on real input: bake, set up, train, lock, build, smoke-test, look inside.
+# The whole story on real input: bake, set up, train, build, smoke-test, look inside.
 set -eu
 cd "$(dirname "$0")/.."
 out=build/quickstart
+begin=$(date +%s)
 
-step() { printf '\n== %s\n' "$*"; }
+step() {
+    now=$(date +%s)
+    printf '\n== %s  [%d s]\n' "$*" $((now - begin))
+}
 
-step "Bake a research repository from the template (cookiecutter . --no-input)"
+step "Bake a research repository from the template"
 rm -rf "$out" && mkdir -p "$out"
 .venv/bin/cookiecutter . --no-input --output-dir "$out"
 cd "$out/penguins"
 
-step "Set up its environment and its locks (make setup)"
+step "make setup: its environments and its locks"
 make --no-print-directory setup
 
-step "Train, export, record examples (make train)"
+step "make train: model, metrics, recorded examples"
 make --no-print-directory train
 
-step "Build the image, sealed and smoke-tested (make image)"
+step "make image: assembled from locked bytes, loaded, smoke-tested sealed"
 make --no-print-directory image
 
-step "What was replayed (make smoke)"
+step "make smoke: what was replayed, and how far off it was"
 make --no-print-directory smoke
 
-printf '\nThe repository is in %s; try:\n' "$out/penguins"
+step "Done: the repository is in $out/penguins"
 printf '  docker run --rm penguins:0.1.0 info\n'
+printf '  docker run --rm -i penguins:0.1.0 predict < %s/penguins/data/sample.csv\n' "$out"

@@ -11,7 +11,7 @@ import difflib
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias
 
 from debian.deb822 import Deb822, PkgRelation
 from debian.debian_support import Version
@@ -25,9 +25,9 @@ LEFT_OUT = frozenset({"debconf", "debconf-2.0", "dpkg"})
 
 _PRIORITIES = ("required", "important", "standard", "optional", "extra")
 
-if TYPE_CHECKING:  # python-debian defines it for type checkers only
-    _Wanted: TypeAlias = PkgRelation.ParsedRelation
-    _Relation: TypeAlias = list[_Wanted]
+# What python-debian reads a relation into: alternatives, each a dictionary.
+_Wanted: TypeAlias = Mapping[str, Any]
+_Relation: TypeAlias = list[Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.server
 import threading
@@ -12,12 +13,27 @@ from pathlib import Path
 import pytest
 from conftest import WheelMaker, run_packager, write_tiny
 
+from packager.errors import HostError, UsageError
 from packager.lock import resolve, wheels
 from packager.lock.indexes import Found
 from packager.lock.resolve import Pinned
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder; one that holds a file `password` asks for it."""
+
+    def do_GET(self) -> None:
+        password = Path(self.directory) / "password"
+        if password.exists():
+            expected = f"Basic {base64.b64encode(password.read_bytes()).decode()}"
+            if self.headers.get("Authorization") != expected:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="tests"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+        super().do_GET()
+
     def log_message(self, *_: object) -> None: ...
 
 
@@ -26,7 +42,7 @@ def index(tmp_path: Path) -> Iterator[Path]:
     """A simple index (PEP 503) of plain folders; yields its root, and serves it."""
     root = tmp_path / "index"
     root.mkdir()
-    handler = partial(QuietHandler, directory=str(root))
+    handler = partial(Handler, directory=str(root))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         (root / "address").write_text(f"http://127.0.0.1:{server.server_port}/")
@@ -175,17 +191,75 @@ def test_line_endings_of_a_checkout_do_not_make_a_lock_stale(
     assert check.returncode == 0, check.stderr
 
 
-def test_requirements_that_cannot_be_met_are_said(
-    root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+@pytest.mark.parametrize("resolver", ["pip-tools", "uv"])
+@pytest.mark.parametrize("offer", ["older only", "wheel for Windows", "sdist"])
+def test_requirements_that_no_wheel_meets_are_refused_by_name(
+    offer: str,
+    resolver: str,
+    root: Path,
+    index: Path,
+    tmp_path: Path,
+    make_wheel: WheelMaker,
+    shared_store: Path,
 ) -> None:
-    publish(index, make_wheel("one"))
-    depend(root, "one>5")
+    if offer == "older only":
+        publish(index, make_wheel("one"))
+        depend(root, "one>5")
+    elif offer == "wheel for Windows":
+        publish(index, make_wheel("one", tag="cp311-cp311-win_amd64"))
+        depend(root, "one")
+    else:
+        (tmp_path / "one-1.0.tar.gz").write_bytes(b"never opened")
+        publish(index, tmp_path / "one-1.0.tar.gz")
+        depend(root, "one")
+    text = (root / "pyproject.toml").read_text()
+    (root / "pyproject.toml").write_text(f'{text}resolver = "{resolver}"\n')
     run = run_packager(root, shared_store, "lock", **settings(index))
-    assert run.returncode == 1
-    assert "one>5" in run.stderr
+    assert run.returncode == UsageError.exit_code, run.stderr
+    assert "one" in run.stderr
+    assert run.stderr.count("\nerror:") + run.stderr.startswith("error:") == 1
     assert "Traceback" not in run.stderr
     assert not (root / "requirements.txt").exists()
     assert not (root / "packager.lock").exists()
+
+
+@pytest.mark.parametrize("resolver", ["pip-tools", "uv"])
+def test_an_index_out_of_reach_is_an_error_of_the_surroundings(
+    resolver: str, root: Path, index: Path, shared_store: Path
+) -> None:
+    depend(root, "one")
+    text = (root / "pyproject.toml").read_text()
+    (root / "pyproject.toml").write_text(f'{text}resolver = "{resolver}"\n')
+    nowhere = {**settings(index), "PIP_INDEX_URL": "http://user:hunter2canary@127.0.0.1:9/"}
+    nowhere |= {"PIP_RETRIES": "0", "UV_HTTP_RETRIES": "0"}
+    run = run_packager(root, shared_store, "lock", **nowhere)
+    assert run.returncode == HostError.exit_code, run.stderr
+    assert "hunter2canary" not in run.stderr + run.stdout
+    assert "Traceback" not in run.stderr
+
+
+def test_credentials_open_an_index_and_are_written_nowhere(
+    root: Path, index: Path, tmp_path: Path, make_wheel: WheelMaker
+) -> None:
+    publish(index, make_wheel("one"))
+    depend(root, "one")
+    (index / "password").write_text("user:hunter2canary")
+    store = tmp_path / "store"
+    closed = run_packager(root, store, "lock", **settings(index))
+    assert closed.returncode != 0
+    address = (index / "address").read_text().replace("http://", "http://user:hunter2canary@")
+    opened = {**settings(index), "PIP_INDEX_URL": address}
+    locked = run_packager(root, store, "lock", **opened)
+    assert locked.returncode == 0, locked.stderr
+    for blob in (store / "blobs").iterdir():
+        blob.unlink()
+    output = ["build", "--no-load", "-o", str(tmp_path / "image.tar")]
+    built = run_packager(root, store, *output, **opened)
+    assert built.returncode == 0, built.stderr
+    for run in (closed, locked, built):
+        assert "hunter2canary" not in run.stdout + run.stderr
+    kept = [path for path in [*root.rglob("*"), *store.rglob("*")] if path.is_file()]
+    assert not [path for path in kept if b"hunter2canary" in path.read_bytes()]
 
 
 def test_a_dependency_without_a_wheel_for_the_target_is_refused_by_name() -> None:
@@ -197,10 +271,10 @@ def test_a_dependency_without_a_wheel_for_the_target_is_refused_by_name() -> Non
         def files(self, _: str) -> list[Found]:
             return offered
 
-    with pytest.raises(wheels.UsageError, match=r"one 1\.0: no wheel for CPython 3\.11 on linux"):
+    with pytest.raises(UsageError, match=r"one 1\.0: no wheel for CPython 3\.11 on linux"):
         wheels.choose(pins, OneIndex(), python="3.11", platforms=["linux/amd64"])  # type: ignore[arg-type]
     offered[0] = Found("one-1.0.tar.gz", "1.0", "", digest, 1)
-    with pytest.raises(wheels.UsageError, match="only an sdist"):
+    with pytest.raises(UsageError, match="only an sdist"):
         wheels.choose(pins, OneIndex(), python="3.11", platforms=["linux/amd64"])  # type: ignore[arg-type]
 
 

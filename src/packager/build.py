@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from packager.errors import ClaimError, UsageError
 from packager.image import Image
 from packager.layers import plan as planning
 from packager.layers import tree
-from packager.layers.plan import Layer
+from packager.layers.plan import Layer, Recipe
 from packager.lock import lockfile, places
 from packager.lock.lockfile import Lock
 from packager.lock.resolve import read_requirements
@@ -94,12 +95,12 @@ def assemble(project: Project, platform: str, store: Store, reporter: Reporter) 
     facts = {"image.json": _facts(project, platform, model, examples, inputs)}
     if examples:
         facts["examples.json"] = examples.data
+    reporter.begin("fetch", "what the store does not have")
     blobs = store.fetch(places.wanted(project, lock, platform, store))
     recipes = planning.plan(
         project, lock, platform, blobs, store, model=model, code=code, facts=facts
     )
-    layers = planning.make(recipes, store, lambda _: None)
-    _report_layers(layers, reporter)
+    layers = _make_layers(recipes, store, reporter)
     labels = {image.LABEL_INPUTS: inputs, f"{image.LABEL}.model": model}
     built = image.assemble(project, platform, layers, labels)
     return Built(project, built, examples, *_commit(project))
@@ -244,9 +245,13 @@ def _facts(
     )
 
 
-def _report_layers(layers: list[Layer], reporter: Reporter) -> None:
-    for role in dict.fromkeys(layer.role for layer in layers):
-        group = [layer for layer in layers if layer.role == role]
+def _make_layers(recipes: list[Recipe], store: Store, reporter: Reporter) -> list[Layer]:
+    """Make the layers, and report each kind of them as soon as it is complete."""
+    layers = []
+    reporter.begin("assemble", f"{len(recipes)} layers")
+    for role, made in groupby(planning.make(recipes, store), key=lambda layer: layer.role):
+        group = list(made)
+        layers += group
         cached = sum(layer.cached for layer in group)
         count = sum(layer.count for layer in group)
         what = f"{count} in {len(group)} layers" if role == "wheels" else group[0].what
@@ -254,6 +259,8 @@ def _report_layers(layers: list[Layer], reporter: Reporter) -> None:
         if cached in {0, len(group)}:
             state = "cached" if cached else "built"
         reporter.row(role, what, human_size(sum(layer.blob.size for layer in group)), state)
+        reporter.begin("assemble", f"{len(recipes) - len(layers)} more layers")
+    return layers
 
 
 def human_size(size: float) -> str:
@@ -332,10 +339,11 @@ def deliver(
         As `smoke.replay`; the image is then removed, unless it was there before.
     """
     begin = time.monotonic()
+    reporter.begin("load", f"into {engine.name}")
     loaded = engine.load(built.image)
     total = len(built.image.layers)
     sent = f"{loaded.sent} of {total} layers sent" if loaded.sent else "the engine has it"
-    reporter.row("load", sent, "", f"{time.monotonic() - begin:.1f} s")
+    reporter.row("load", sent, f"{time.monotonic() - begin:.1f} s", "")
     verdict = None
     if limits is not None:
         verdict = _prove(built, engine, limits, existed=loaded.existed, reporter=reporter)
@@ -347,6 +355,7 @@ def _prove(
     built: Built, engine: Engine, limits: Limits, *, existed: bool, reporter: Reporter
 ) -> Verdict:
     begin = time.monotonic()
+    reporter.begin("smoke", "sealed off, replaying the recorded examples")
     try:
         verdict = smoke.replay(engine, built.image.id, limits)
     except BaseException:

@@ -197,6 +197,7 @@ def build(context: _Context, /, as_json: bool, limits: Limits, **options: Any) -
             )
         digest = None
         if options["output"]:
+            reporter.begin("archive", str(options["output"]))
             digest = building.write_archive(built, options["output"], tag, store)
     finally:
         reporter.close()

@@ -14,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -34,6 +35,14 @@ class ConsoleReporter:
         self._lock = threading.Lock()
         self._progress: Progress | None = None
         self._tasks: dict[str, Any] = {}
+        self._status: Status | None = None
+
+    def begin(self, step: str, what: str) -> None:
+        """Show a spinner until the step's row is printed."""
+        self.close()
+        if not self._quiet and self._console.is_terminal:
+            self._status = self._console.status(f"{step:<12}{what}")
+            self._status.start()
 
     def advance(self, step: str, amount: int, total: int) -> None:
         """Move the bar of a step."""
@@ -41,6 +50,7 @@ class ConsoleReporter:
             return
         with self._lock:
             if self._progress is None:
+                self._stop_status()
                 self._progress = Progress(
                     TextColumn("  {task.description:<11}"),
                     BarColumn(),
@@ -71,11 +81,17 @@ class ConsoleReporter:
             self._console.print(Text(f"  {text}", style="dim"), soft_wrap=True)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Take bar and spinner away."""
         with self._lock:
+            self._stop_status()
             if self._progress is not None:
                 self._progress.stop()
                 self._progress, self._tasks = None, {}
+
+    def _stop_status(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
 
 
 def layer_table(layers: list[dict[str, Any]], size_of: Any) -> Table:

@@ -59,9 +59,11 @@ def make(
     old = _previous(project)
     resolver, why = choose_resolver(project)
     reporter.note(f"resolving with {resolver}: {why}")
+    reporter.begin("resolve", "asking the package indexes")
     resolve(project, upgrade=upgrade)
     pins = read_requirements(project.root / "requirements.txt")
     reporter.row("resolve", f"{len(pins)} distributions for the image", "", resolver)
+    reporter.begin("lock", "choosing wheels and packages")
     indexes = Indexes(lambda: store.session, project.hints)
     chosen = wheels.choose(pins, indexes, python=project.python, platforms=project.platforms)
     bases = _bases(project, store, old, move_all=upgrade is not None and not upgrade)
@@ -69,6 +71,7 @@ def make(
     blobs: dict[str, Blob] = {}
     for platform in project.platforms:
         blobs |= store.fetch(places.wanted(project, lock, platform, store))
+        reporter.begin("lock", "looking for every shared library")
         _check_libraries(project, lock, platform, blobs, store)
         counts = (
             f"{len(lock.wheels_for(platform))} wheels, {len(bases[platform].packages)} packages"

@@ -10,6 +10,9 @@ __all__ = ["Reporter", "Silent"]
 class Reporter(Protocol):
     """Listens to the progress of long work."""
 
+    def begin(self, step: str, what: str) -> None:
+        """Say that a step begins which may take a while."""
+
     def advance(self, step: str, amount: int, total: int) -> None:
         """Say that `amount` more bytes of `total` (0: unknown) are done in `step`."""
 
@@ -22,6 +25,9 @@ class Reporter(Protocol):
 
 class Silent:
     """A reporter that nobody listens to."""
+
+    def begin(self, step: str, what: str) -> None:
+        """Say nothing."""
 
     def advance(self, step: str, amount: int, total: int) -> None:
         """Say nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -199,8 +199,8 @@ def _sha256_of(entry: Entry) -> str:
     return hashlib.sha256(entry.open().read()).hexdigest()
 
 
-def make(recipes: Sequence[Recipe], store: Store, report: Callable[[Layer], None]) -> list[Layer]:
-    """Make every layer that the store does not have, in parallel.
+def make(recipes: Sequence[Recipe], store: Store) -> Iterator[Layer]:
+    """Make every layer that the store does not have, in parallel; yield them bottom first.
 
     Raises
     ------
@@ -209,14 +209,11 @@ def make(recipes: Sequence[Recipe], store: Store, report: Callable[[Layer], None
     """
     with ThreadPoolExecutor(_WORKERS) as pool:
         jobs = [pool.submit(_make, recipe, store) for recipe in recipes]
-        layers = []
         try:
             for job in jobs:
-                layers.append(job.result())
-                report(layers[-1])
+                yield job.result()
         finally:
             pool.shutdown(cancel_futures=True)
-    return layers
 
 
 def _make(recipe: Recipe, store: Store) -> Layer:

@@ -23,13 +23,18 @@ from packaging.utils import canonicalize_name
 
 from packager import net
 from packager.errors import ClaimError, UsageError
+from packager.lock.indexes import Indexes
 from packager.project import Hints, Project
 from packager.store import replace_file
 
 __all__ = ["Pinned", "choose_resolver", "read_requirements", "resolve"]
 
 _MACHINES = {"linux/amd64": {"x86_64", "AMD64"}, "linux/arm64": {"aarch64", "arm64"}}
-_UV_PLATFORMS = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
+_UV_MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
+# glibc as the base has it, or the newest that uv knows by name.
+_UV_GLIBC = {"debian:bookworm": "manylinux_2_36", "debian:trixie": "manylinux_2_40"}
+# Only wheels enter an image: a release without one for the target is no candidate.
+_IMAGE = "requirements.txt"
 _HEADER = """\
 # Pinned by `packager lock` from {what} for CPython {python} on {platform}.
 # Not meant to be edited: change pyproject.toml and run `packager lock` again.
@@ -95,17 +100,19 @@ def resolve(project: Project, *, upgrade: Sequence[str] | None = None) -> None:
 
     Raises
     ------
-    ClaimError
+    UsageError
         When the requirements cannot be met; the resolver's own words follow.
+    HostError
+        When an index cannot be reached.
     """
     resolver, _ = choose_resolver(project)
     run = _pip_compile if resolver == "pip-tools" else _uv_compile
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        jobs = {"requirements.txt": ("[project.dependencies]", project.dependencies, "")}
+        jobs = {_IMAGE: ("[project.dependencies]", project.dependencies, "")}
         if project.dev_dependencies:
             both = (*project.dependencies, *project.dev_dependencies)
-            jobs["requirements-dev.txt"] = ("the extra dev", both, "-c requirements.txt\n")
+            jobs["requirements-dev.txt"] = ("the extra dev", both, f"-c {_IMAGE}\n")
         for name, (what, requirements, constraint) in jobs.items():
             _prepare(work, project.root, name, constraint + "\n".join(requirements) + "\n")
             run(project, work, name, upgrade)
@@ -144,12 +151,13 @@ def _pip_compile(project: Project, work: Path, name: str, upgrade: Sequence[str]
         "--no-config",
         "--resolver=backtracking",
         "--quiet",
+        *(["--pip-args=--only-binary=:all:"] if name == _IMAGE else []),
         *_upgrade_flags(upgrade),
         *(f"--extra-index-url={url}" for url in project.hints.extra_index_urls),
         *(f"--find-links={link}" for link in _absolute(project, project.hints)),
         "pyproject.toml.in",
     ]
-    _run([sys.executable, "-m", "packager.lock.pip_compile", *flags], work, {})
+    _run([sys.executable, "-m", "packager.lock.pip_compile", *flags], work, {}, project)
 
 
 def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] | None) -> None:
@@ -158,6 +166,7 @@ def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] 
     # Addresses go through the environment: other users can read a command line.
     environment = {
         "UV_DEFAULT_INDEX": settings.index_urls[0] if settings.index_urls else "",
+        "UV_NO_INDEX": "" if settings.index_urls else "1",
         "UV_INDEX": " ".join([*settings.index_urls[1:], *project.hints.extra_index_urls]),
         "UV_FIND_LINKS": ",".join(links),
         "UV_SYSTEM_CERTS": "1",
@@ -172,9 +181,10 @@ def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] 
         "--no-config",
         "--index-strategy=unsafe-best-match",  # as pip does: the best version of any index
         f"--python-version={project.python}",
-        f"--python-platform={_UV_PLATFORMS[project.platforms[0]]}-manylinux_2_28",
+        f"--python-platform={_UV_MACHINES[project.platforms[0]]}-{_UV_GLIBC[project.base]}",
         "--no-python-downloads",
         "--quiet",
+        *(["--only-binary=:all:"] if name == _IMAGE else []),
         *_upgrade_flags(upgrade),
         "pyproject.toml.in",
     ]
@@ -182,6 +192,7 @@ def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] 
         [sys.executable, "-m", "uv", "pip", "compile", *flags],
         work,
         {key: value for key, value in environment.items() if value},
+        project,
     )
 
 
@@ -198,14 +209,17 @@ def _absolute(project: Project, hints: Hints) -> list[str]:
     ]
 
 
-def _run(command: list[str], work: Path, extra: Mapping[str, str]) -> None:
+def _run(command: list[str], work: Path, extra: Mapping[str, str], project: Project) -> None:
     environment = {**os.environ, **extra, "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(
         command, cwd=work, env=environment, capture_output=True, text=True, check=False
     )
     if run.returncode:
-        raise ClaimError(
-            "the requirements cannot be resolved",
+        # A resolver takes an index that it cannot reach for one that has nothing.
+        for name in project.dependencies[:1]:
+            Indexes(net.session, project.hints).files(canonicalize_name(Requirement(name).name))
+        raise UsageError(
+            "the requirements cannot be met by wheels for the image's Python and platform",
             where="pyproject.toml: project.dependencies",
             hint=_last_words(run.stderr or run.stdout),
         )

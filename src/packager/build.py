@@ -214,6 +214,7 @@ def _inputs_digest(
         "requires": [project.requires_python, list(project.dependencies), project.source],
         "entry-points": {group: dict(names) for group, names in project.entry_points.items()},
         "predictor": [project.predictor, project.trust_pickle],
+        "bytecode": project.bytecode,
         "model": [str(project.model), model],
         "examples": hashlib.sha256(examples.data).hexdigest() if examples else None,
         "code": [[name, hashlib.sha256(data).hexdigest()] for name, data in code],

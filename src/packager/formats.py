@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-__all__ = ["COMPRESSOR", "LAYERS", "LOCK"]
+__all__ = ["BYTECODE", "COMPRESSOR", "LAYERS", "LOCK"]
 
 LAYERS = 1
 """The rules by which bytes become layers (`packager.layers`)."""
+
+BYTECODE = 1
+"""How modules become bytecode (`packager.layers.bytecode`)."""
 
 LOCK = 1
 """The layout of `packager.lock`."""

@@ -64,6 +64,7 @@ class Project:
     predictor: str | None
     code: tuple[PurePosixPath, ...]
     trust_pickle: bool
+    bytecode: bool
     resolver: Literal["pip-tools", "uv"] | None
     hints: Hints
 
@@ -128,6 +129,7 @@ class _Settings(_Table):
     predictor: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     code: list[_Path] | None = None
     trust_pickle: bool = False
+    bytecode: bool = True
     resolver: Literal["pip-tools", "uv"] | None = None
     extra_index_urls: list[_Url] = []
     find_links: list[_Url] = []
@@ -216,6 +218,7 @@ def load(root: Path) -> Project:
         predictor=settings.predictor,
         code=_code(root, settings.code),
         trust_pickle=settings.trust_pickle,
+        bytecode=settings.bytecode,
         resolver=settings.resolver,
         hints=Hints(
             tuple(settings.extra_index_urls), tuple(settings.find_links), settings.debian_mirror

@@ -6,9 +6,7 @@ Format of a package: deb(5).  What its scripts would have made is in `debian_roo
 from __future__ import annotations
 
 import gzip
-import io
 import lzma
-import os
 import shutil
 import stat
 import tarfile
@@ -25,7 +23,7 @@ from debian.debfile import DebFile
 
 from packager.errors import ClaimError
 from packager.layers import debian_root, tar
-from packager.layers.tar import Entry
+from packager.layers.tar import Entry, Slice
 from packager.lock.debian import DebPin
 
 __all__ = ["base_entries", "extra_entries"]
@@ -181,7 +179,8 @@ def _unpacked(member: Any, pin: DebPin, scratch: Path) -> Path:
 
 
 def _entries(content: Path, owner: str) -> Iterator[Entry]:
-    with tarfile.open(content, "r:") as archive:
+    # Names are read as the layer writes them, not as the host's locale would have it.
+    with tarfile.open(content, "r:", encoding="utf-8") as archive:
         members = {member.name.removeprefix("./"): member for member in archive}
     same_file: defaultdict[str, list[str]] = defaultdict(list)
     for name, member in members.items():
@@ -219,7 +218,7 @@ def _link_or_folder(path: str, member: tarfile.TarInfo, owner: str) -> Entry:
 
 
 def _file(path: str, member: tarfile.TarInfo, content: Path, owner: str) -> Entry:
-    opener = partial(_Slice.open, content, member.offset_data, member.size)
+    opener = partial(Slice.open, content, member.offset_data, member.size)
     return Entry(path, "file", _mode(member), member.size, open=opener, owner=owner)
 
 
@@ -245,36 +244,3 @@ def _scripts(debs: Iterable[_Deb]) -> dict[str, str]:
 def _records(debs: Iterable[_Deb]) -> Iterator[Entry]:
     for deb in debs:
         yield from debian_root.record(deb.pin.name, deb.control, deb.md5sums)
-
-
-class _Slice(io.RawIOBase):
-    """A part of a file, as a file."""
-
-    def __init__(self, file: io.FileIO, start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
-
-    @classmethod
-    def open(cls, path: Path, start: int, size: int) -> io.BufferedReader:
-        return io.BufferedReader(cls(path.open("rb", buffering=0), start, size))
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = origin + offset
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        self._file.seek(self._start + self._at)
-        view = memoryview(buffer)[: max(0, self._size - self._at)]
-        count = self._file.readinto(view) or 0
-        self._at += count
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

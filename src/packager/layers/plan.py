@@ -1,12 +1,14 @@
 """Which layers an image has, in which order, and how each is made or found again.
 
 The order is from stable to volatile, because an engine reuses only a prefix of the chain:
-base, OS packages, big wheels one by one, small wheels together, runtime, model, code.
+base and its bytecode, OS packages, big wheels one by one, small wheels together, the wheels'
+bytecode, runtime, model, code.
 """
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,15 +19,16 @@ from typing import Any, Literal
 from packager import formats, runtime
 from packager.errors import ClaimError
 from packager.layers import deb, tar, tree, wheel
+from packager.layers.bytecode import Interpreter, compile_entries
 from packager.layers.tar import Entry, data_entry
-from packager.lock.debian import DebPin
+from packager.layers.wheel import Site
 from packager.lock.lockfile import Lock, WheelPin
-from packager.project import Project
+from packager.project import PLATFORMS, Project
 from packager.store import Blob, Store, canonical_json
 
-__all__ = ["Layer", "Recipe", "make", "plan"]
+__all__ = ["Bench", "Layer", "Recipe", "make", "plan"]
 
-Role = Literal["base", "os-packages", "wheels", "runtime", "model", "code"]
+Role = Literal["base", "bytecode", "os-packages", "wheels", "runtime", "model", "code"]
 
 _BIG = 3_000_000
 """A wheel of this many bytes or more gets a layer of its own, shared by all who use it."""
@@ -36,6 +39,37 @@ _MOST_BIG = 32
 _WORKERS = 2
 
 
+class Bench:
+    """What recipes share while their layers are made.
+
+    Parameters
+    ----------
+    scratch : Path
+        A folder that is gone afterwards.
+    base : callable
+        Gives the base layer, waiting for it if it is being made.
+    """
+
+    def __init__(self, scratch: Path, base: Callable[[], Blob]) -> None:
+        self.scratch = scratch
+        self._base = base
+        self._lock = threading.Lock()
+        self._unpacked = False
+
+    def python(self, interpreter: Interpreter) -> Path:
+        """Give the folder that the image's Python was unpacked into, once for all recipes."""
+        folder = self.scratch / "python"
+        with self._lock:
+            if not self._unpacked:
+                interpreter.unpack(self._base(), folder)
+                self._unpacked = True
+        return folder
+
+    def base(self) -> list[Entry]:
+        """List the files of the base layer."""
+        return tar.read(self._base().path, "the base")
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How to make one layer; equal keys give equal bytes."""
@@ -44,7 +78,7 @@ class Recipe:
     what: str
     key: str
     count: int
-    entries: Callable[[Path], list[Entry]]
+    entries: Callable[[Bench], list[Entry]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +103,7 @@ def plan(
     code: list[tuple[str, bytes]],
     facts: Mapping[str, bytes],
 ) -> list[Recipe]:
-    """Plan the layers of one platform's image.
+    """Plan the layers of one platform's image; the first is always the base.
 
     Parameters
     ----------
@@ -78,7 +112,7 @@ def plan(
     blobs : mapping of str to Blob
         Every locked file, by its sha256.
     store : Store
-        Remembers which wheels share paths.
+        Remembers which wheels share paths, and each wheel's bytecode.
     model : str
         The model's digest.
     code : list of (str, bytes)
@@ -91,107 +125,177 @@ def plan(
     ClaimError
         When two wheels own one path and disagree.
     """
-    site = wheel.Site.debian(project.python)
-    wheels = lock.wheels_for(platform)
+    planner = _Planner(project, lock, platform, blobs, store)
+    model_key = [model, str(project.model)]
     return [
-        *_debian(lock.debian[platform].packages, blobs, project.python),
-        *_wheels(wheels, blobs, store, site),
-        _runtime(site),
-        _recipe("model", str(project.model), [model, str(project.model)], 1)(
-            lambda _: tree.model_entries(project)
+        *planner.base(),
+        *planner.wheels(),
+        planner.runtime(),
+        Recipe(
+            "model",
+            str(project.model),
+            _key("model", model_key),
+            1,
+            lambda _: tree.model_entries(project),
         ),
-        _code(project, code, facts, site),
+        planner.code(code, facts),
     ]
 
 
-def _recipe(
-    role: Role, what: str, key: Any, count: int
-) -> Callable[[Callable[[Path], list[Entry]]], Recipe]:
-    return lambda entries: Recipe(role, what, _key(role, key), count, entries)
+def _key(kind: str, *values: Any) -> str:
+    return hashlib.sha256(canonical_json([formats.LAYERS, kind, *values])).hexdigest()
 
 
-def _key(kind: str, value: Any) -> str:
-    return hashlib.sha256(canonical_json([formats.LAYERS, kind, value])).hexdigest()
+class _Planner:
+    """Makes the recipes of one platform's image."""
 
+    def __init__(
+        self,
+        project: Project,
+        lock: Lock,
+        platform: str,
+        blobs: Mapping[str, Blob],
+        store: Store,
+    ) -> None:
+        self.project, self.blobs, self.store = project, blobs, store
+        self.pins = lock.wheels_for(platform)
+        self.debs = [(pin, blobs[pin.sha256].path) for pin in lock.debian[platform].packages]
+        self.site = Site.debian(project.python)
+        self.interpreter: Interpreter | None = None
+        # What bytecode is a function of, besides the sources.
+        self.compiler: list[Any] = []
+        if project.bytecode:
+            self.interpreter = Interpreter(project.python, PLATFORMS[platform])
+            minimal = f"python{project.python}-minimal"
+            binary = [pin.sha256 for pin, _ in self.debs if pin.name == minimal]
+            self.compiler = [formats.BYTECODE, *binary]
 
-def _debian(pins: Sequence[DebPin], blobs: Mapping[str, Blob], python: str) -> list[Recipe]:
-    base = [(pin, blobs[pin.sha256].path) for pin in pins if pin.role == "base"]
-    extra = [(pin, blobs[pin.sha256].path) for pin in pins if pin.role == "extra"]
-    base_key = [python, [pin.sha256 for pin, _ in base]]
-    recipes = [
-        _recipe("base", f"{len(base)} packages", base_key, len(base))(
-            lambda scratch: deb.base_entries(base, python=python, scratch=scratch)
-        )
-    ]
-    if extra:
-        names = ", ".join(pin.name for pin, _ in extra)
-        key = [base_key, [pin.sha256 for pin, _ in extra]]
-        recipes.append(
-            _recipe("os-packages", names, key, len(extra))(
-                lambda scratch: deb.extra_entries(base, extra, scratch=scratch)
+    def base(self) -> list[Recipe]:
+        python = self.project.python
+        base = [(pin, path) for pin, path in self.debs if pin.role == "base"]
+        extra = [(pin, path) for pin, path in self.debs if pin.role == "extra"]
+        base_key = [python, [pin.sha256 for pin, _ in base]]
+        recipes = [
+            Recipe(
+                "base",
+                f"{len(base)} packages",
+                _key("base", base_key),
+                len(base),
+                lambda bench: deb.base_entries(base, python=python, scratch=bench.scratch),
             )
+        ]
+        if interpreter := self.interpreter:
+            key = _key("bytecode", self.compiler, base_key)
+            recipes.append(
+                Recipe(
+                    "bytecode",
+                    "of the base",
+                    key,
+                    1,
+                    lambda bench: compile_entries(
+                        _library(bench.base(), python), interpreter, bench.python(interpreter)
+                    ),
+                )
+            )
+        if extra:
+            names = ", ".join(pin.name for pin, _ in extra)
+            extra_key = _key("os-packages", base_key, [pin.sha256 for pin, _ in extra])
+            recipes.append(
+                Recipe(
+                    "os-packages",
+                    names,
+                    extra_key,
+                    len(extra),
+                    lambda bench: deb.extra_entries(base, extra, scratch=bench.scratch),
+                )
+            )
+        return recipes
+
+    def wheels(self) -> list[Recipe]:
+        sharing = self._sharing()
+        candidates = [pin for pin in self.pins if pin.size >= _BIG and pin.file not in sharing]
+        biggest = sorted(candidates, key=lambda pin: (-pin.size, pin.file))[:_MOST_BIG]
+        # One order for everybody, whatever else a project uses, so that chains share a prefix.
+        big = sorted(biggest, key=lambda pin: pin.file)
+        small = [pin for pin in self.pins if pin not in big]
+        recipes = [self._wheel_layer([pin], f"{pin.name} {pin.version}") for pin in big]
+        if small:
+            recipes.append(self._wheel_layer(small, f"{len(small)} small wheels"))
+        if self.interpreter and self.pins:
+            key = _key("bytecode", self.compiler, *self._key_of(self.pins))
+            recipes.append(Recipe("bytecode", "of the wheels", key, 1, self._bytecode))
+        return recipes
+
+    def _key_of(self, pins: Sequence[WheelPin]) -> list[Any]:
+        return [asdict(self.site), [[pin.file, pin.sha256] for pin in pins]]
+
+    def _entries(self, pin: WheelPin) -> list[Entry]:
+        return wheel.wheel_entries(self.blobs[pin.sha256].path, pin.file, self.site)
+
+    def _wheel_layer(self, pins: Sequence[WheelPin], what: str) -> Recipe:
+        key = _key("wheels", *self._key_of(pins))
+        return Recipe(
+            "wheels",
+            what,
+            key,
+            len(pins),
+            lambda _: [entry for pin in pins for entry in self._entries(pin)],
         )
-    return recipes
+
+    def _bytecode(self, bench: Bench) -> list[Entry]:
+        """Collect each wheel's bytecode, which is made once per wheel and kept."""
+        return [entry for pin in self.pins for entry in self._bytecode_of(pin, bench)]
+
+    def _bytecode_of(self, pin: WheelPin, bench: Bench) -> list[Entry]:
+        assert self.interpreter is not None
+        key = _key("bytecode of a wheel", self.compiler, *self._key_of([pin]))
+        known = self.store.note("bytecode", key)
+        blob = self.store.get(known) if isinstance(known, str) else None
+        if blob is None:
+            folder = bench.python(self.interpreter)
+            made = tar.merge(compile_entries(self._entries(pin), self.interpreter, folder))
+            blob = self.store.add(lambda out: tar.write(made, out))
+            self.store.write_note("bytecode", key, blob.sha256)
+        return tar.read(blob.path, pin.file)
+
+    def _sharing(self) -> set[str]:
+        """Name the wheels that share a path with another: one layer of them settles it."""
+        key = _key("sharing", *self._key_of(self.pins))
+        if (known := self.store.note("sharing", key)) is not None:
+            return set(known)
+        owned = {pin.file: {entry.path for entry in self._entries(pin)} for pin in self.pins}
+        owners = Counter(path for paths in owned.values() for path in paths)
+        shared = {path for path, count in owners.items() if count > 1}
+        found = sorted(file for file, paths in owned.items() if paths & shared)
+        self.store.write_note("sharing", key, found)
+        return set(found)
+
+    def runtime(self) -> Recipe:
+        folder = f"{self.site.packages}/packager_runtime"
+        made = [data_entry(f"{folder}/{name}", data) for name, data in runtime.files()]
+        key = _key("runtime", self.compiler, runtime.digest(), asdict(self.site))
+        what = "packager_runtime"
+        return Recipe("runtime", what, key, len(made), lambda bench: self._with_own(made, bench))
+
+    def code(self, files: list[tuple[str, bytes]], facts: Mapping[str, bytes]) -> Recipe:
+        made = tree.code_entries(self.project, files, self.site)
+        made += [data_entry(f"{tree.ROOT}/{name}", data) for name, data in sorted(facts.items())]
+        listing = [[entry.path, entry.mode, _sha256_of(entry)] for entry in made]
+        key = _key("code", self.compiler, listing)
+        what = ", ".join(str(path) for path in self.project.code) or "facts"
+        return Recipe("code", what, key, len(files), lambda bench: self._with_own(made, bench))
+
+    def _with_own(self, entries: list[Entry], bench: Bench) -> list[Entry]:
+        """Add the bytecode of a layer that changes with its sources anyway."""
+        if self.interpreter is None:
+            return entries
+        folder = bench.python(self.interpreter)
+        return [*entries, *compile_entries(entries, self.interpreter, folder)]
 
 
-def _wheels(
-    pins: Sequence[WheelPin], blobs: Mapping[str, Blob], store: Store, site: wheel.Site
-) -> list[Recipe]:
-    sharing = _sharing(pins, blobs, store, site)
-    candidates = [pin for pin in pins if pin.size >= _BIG and pin.file not in sharing]
-    biggest = sorted(candidates, key=lambda pin: (-pin.size, pin.file))[:_MOST_BIG]
-    # One order for everybody, whatever else a project uses, so that chains share a prefix.
-    big = sorted(biggest, key=lambda pin: pin.file)
-    small = [pin for pin in pins if pin not in big]
-    groups = [[pin] for pin in big] + ([small] if small else [])
-    return [_wheel_layer(group, blobs, site) for group in groups]
-
-
-def _wheel_layer(pins: Sequence[WheelPin], blobs: Mapping[str, Blob], site: wheel.Site) -> Recipe:
-    what = f"{pins[0].name} {pins[0].version}" if len(pins) == 1 else f"{len(pins)} small wheels"
-    key = [asdict(site), [[pin.file, pin.sha256] for pin in pins]]
-
-    def entries(_: Path) -> list[Entry]:
-        found = (wheel.wheel_entries(blobs[pin.sha256].path, pin.file, site) for pin in pins)
-        return [entry for one in found for entry in one]
-
-    return _recipe("wheels", what, key, len(pins))(entries)
-
-
-def _sharing(
-    pins: Sequence[WheelPin], blobs: Mapping[str, Blob], store: Store, site: wheel.Site
-) -> set[str]:
-    """Name the wheels that share a path with another: they go into one layer, which settles it."""
-    key = _key("sharing", [asdict(site), [[pin.file, pin.sha256] for pin in pins]])
-    if (known := store.note("sharing", key)) is not None:
-        return set(known)
-    owned = {pin.file: wheel.owned_paths(blobs[pin.sha256].path, pin.file, site) for pin in pins}
-    owners = Counter(path for paths in owned.values() for path in paths)
-    shared = {path for path, count in owners.items() if count > 1}
-    found = sorted(file for file, paths in owned.items() if paths & shared)
-    store.write_note("sharing", key, found)
-    return set(found)
-
-
-def _runtime(site: wheel.Site) -> Recipe:
-    files = runtime.files()
-    folder = f"{site.packages}/packager_runtime"
-    return _recipe("runtime", "packager_runtime", [runtime.digest(), asdict(site)], len(files))(
-        lambda _: [data_entry(f"{folder}/{name}", data) for name, data in files]
-    )
-
-
-def _code(
-    project: Project,
-    code: list[tuple[str, bytes]],
-    facts: Mapping[str, bytes],
-    site: wheel.Site,
-) -> Recipe:
-    made = tree.code_entries(project, code, site)
-    made += [data_entry(f"{tree.ROOT}/{name}", data) for name, data in sorted(facts.items())]
-    key = [[entry.path, entry.mode, _sha256_of(entry)] for entry in made]
-    what = ", ".join(str(path) for path in project.code) or "facts"
-    return _recipe("code", what, key, len(code))(lambda _: made)
+def _library(entries: list[Entry], python: str) -> list[Entry]:
+    folders = (f"usr/lib/python{python}/", "usr/lib/python3/")
+    return [entry for entry in entries if entry.path.startswith(folders)]
 
 
 def _sha256_of(entry: Entry) -> str:
@@ -202,13 +306,24 @@ def _sha256_of(entry: Entry) -> str:
 def make(recipes: Sequence[Recipe], store: Store) -> Iterator[Layer]:
     """Make every layer that the store does not have, in parallel; yield them bottom first.
 
+    Parameters
+    ----------
+    recipes : sequence of Recipe
+        As `plan` returns them, the base first: others may wait for it.
+    store : Store
+        Where layers are found and go.
+
     Raises
     ------
     ClaimError
         When what goes into a layer contradicts itself.
+    HostError
+        When bytecode is wanted and the image's Python does not run here.
     """
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        jobs = [pool.submit(_make, recipe, store) for recipe in recipes]
+    with store.scratch() as scratch, ThreadPoolExecutor(_WORKERS) as pool:
+        bench = Bench(scratch, lambda: base.result().blob)
+        base = pool.submit(_make, recipes[0], store, bench)
+        jobs = [base, *(pool.submit(_make, recipe, store, bench) for recipe in recipes[1:])]
         try:
             for job in jobs:
                 yield job.result()
@@ -216,13 +331,12 @@ def make(recipes: Sequence[Recipe], store: Store) -> Iterator[Layer]:
             pool.shutdown(cancel_futures=True)
 
 
-def _make(recipe: Recipe, store: Store) -> Layer:
+def _make(recipe: Recipe, store: Store, bench: Bench) -> Layer:
     known = store.note("layer", recipe.key)
     if isinstance(known, str) and (blob := store.get(known)):
         return Layer(recipe.role, recipe.what, recipe.count, blob, cached=True)
-    with store.scratch() as scratch:
-        entries = tar.merge(recipe.entries(scratch))
-        blob = store.add(lambda out: tar.write(entries, out))
+    entries = tar.merge(recipe.entries(bench))
+    blob = store.add(lambda out: tar.write(entries, out))
     if isinstance(known, str) and known != blob.sha256:
         raise ClaimError(
             f"the layer was sha256:{known} when it was first made, and is sha256:{blob.sha256} now",

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import IO, Literal
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Literal
 
 from packager.errors import ClaimError
 
-__all__ = ["MTIME", "Entry", "chunks", "data_entry", "merge", "write"]
+__all__ = ["MTIME", "Entry", "Slice", "chunks", "data_entry", "merge", "read", "write"]
 
 
 MTIME = 315619200
@@ -137,6 +140,56 @@ def write(entries: Iterable[Entry], out: IO[bytes]) -> None:
     """Write entries as one canonical tar; `out` is written front to back, never read or sought."""
     for chunk in chunks(entries):
         out.write(chunk)
+
+
+def read(path: Path, owner: str) -> list[Entry]:
+    """List the files of a tar that `write` wrote; they are read from it when opened."""
+    with tarfile.open(path, "r:") as archive:
+        return [
+            Entry(
+                member.name,
+                mode=member.mode,
+                size=member.size,
+                open=partial(Slice.open, path, member.offset_data, member.size),
+                owner=owner,
+            )
+            for member in archive
+            if member.isreg()
+        ]
+
+
+class Slice(io.RawIOBase):
+    """A part of a file, as a file; its methods are those of `io.RawIOBase`."""
+
+    def __init__(self, file: io.FileIO, start: int, size: int) -> None:
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    @classmethod
+    def open(cls, path: Path, start: int, size: int) -> io.BufferedReader:
+        """Open `size` bytes of a file from `start` on."""
+        return io.BufferedReader(cls(path.open("rb", buffering=0), start, size))
+
+    def readable(self) -> bool:  # noqa: D102
+        return True
+
+    def seekable(self) -> bool:  # noqa: D102
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:  # noqa: D102
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = origin + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:  # noqa: D102
+        self._file.seek(self._start + self._at)
+        view = memoryview(buffer)[: max(0, self._size - self._at)]
+        count = self._file.readinto(view) or 0
+        self._at += count
+        return count
+
+    def close(self) -> None:  # noqa: D102
+        self._file.close()
+        super().close()
 
 
 def _refuse_unsafe(entry: Entry) -> None:

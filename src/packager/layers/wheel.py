@@ -31,7 +31,7 @@ from packaging.utils import parse_wheel_filename
 from packager.errors import ClaimError
 from packager.layers.tar import Entry, data_entry
 
-__all__ = ["Site", "owned_paths", "record_file", "script", "wheel_entries"]
+__all__ = ["Site", "record_file", "script", "wheel_entries"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +91,6 @@ def wheel_entries(path: Path, file: str, site: Site) -> list[Entry]:
     except (InstallerError, zipfile.BadZipFile, KeyError, ValueError, AssertionError) as error:
         raise ClaimError(f"not a valid wheel: {error}", where=file) from None
     return destination.entries
-
-
-def owned_paths(path: Path, file: str, site: Site) -> set[str]:
-    """List the paths that a wheel would own."""
-    return {entry.path for entry in wheel_entries(path, file, site)}
 
 
 def script(site: Site, module: str, attribute: str) -> bytes:

@@ -59,6 +59,7 @@ def tool_facts() -> dict[str, Any]:
     return {
         "packager": __version__,
         "format": formats.LAYERS,
+        "bytecode": formats.BYTECODE,
         "runtime": runtime.digest(),
         "compressor": formats.COMPRESSOR,
     }

@@ -5,17 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
+from datetime import datetime
 from pathlib import Path
 
 import docker
 import pytest
 from conftest import Tiny, git, run_packager
 
+from packager import assembling, delivering
 from packager.errors import ClaimError, HostError, UsageError
-from packager.outputs.engine import Engine
+from packager.image import Image
+from packager.outputs import engine as engines
+from packager.outputs.engine import Engine, Loaded, Run
+from packager.outputs.reference import Reference
+from packager.reporter import Silent
+from packager.smoke import Limits
 
 
 @pytest.fixture
@@ -144,7 +152,7 @@ def test_only_what_the_engine_lacks_is_sent(tiny: Tiny, tmp_path: Path) -> None:
     tiny.edit("src/tiny/__init__.py", "Tiny", f"Tiny {tmp_path}")
     changed = tiny.run("build")
     assert changed.returncode == 0, changed.stderr
-    assert "1 of 4 layers sent" in changed.stdout
+    assert re.search(r"load +1 of [0-9]+ layers sent", changed.stdout), changed.stdout
 
 
 def change_prediction(tiny: Tiny) -> None:
@@ -179,6 +187,127 @@ def test_what_does_not_agree_is_named_and_leaves_no_tag(
     assert says in run.stderr
     assert "Traceback" not in run.stderr
     assert not images_of(docker_client, tag)
+
+
+def test_a_failed_smoke_test_takes_the_tag_of_an_untested_build_away(
+    tiny: Tiny, tmp_path: Path, docker_client: docker.DockerClient
+) -> None:
+    tag = unique(tiny, tmp_path)
+    change_prediction(tiny)
+    untested = tiny.built("--no-smoke")
+    assert docker_client.images.get(tag).id == untested["id"]
+    assert tiny.run("build").returncode == ClaimError.exit_code
+    assert not images_of(docker_client, tag)
+
+
+def test_a_failed_smoke_test_leaves_the_tag_of_another_image_alone(
+    tiny: Tiny, tmp_path: Path, docker_client: docker.DockerClient
+) -> None:
+    tag = unique(tiny, tmp_path)
+    proved = tiny.built()
+    change_prediction(tiny)
+    assert tiny.run("build").returncode == ClaimError.exit_code
+    assert docker_client.images.get(tag).id == proved["id"]
+    assert len(images_of(docker_client, tag)) == 1
+
+
+class Stuck:
+    """An engine in which the smoke test fails and nothing can be removed."""
+
+    name = "stuck"
+
+    def load(self, _: Image) -> Loaded:
+        return Loaded(sent=1, existed=False)
+
+    def get(self, _: str) -> dict[str, object]:
+        return {}
+
+    def find(self, _: str) -> None:
+        return None
+
+    def untag(self, _: Image, __: Reference) -> None:
+        """Nothing bears that name."""
+
+    def run_sealed(self, *_: object, **__: object) -> Run:
+        return Run(exit_code=7, out_of_memory=False, stdout=b"", stderr=b"")
+
+    def remove(self, _: Image) -> None:
+        raise HostError("cannot be removed")
+
+
+def test_trouble_with_removing_does_not_hide_the_verdict() -> None:
+    notes = []
+    reporter = Silent()
+    reporter.note = notes.append  # type: ignore[method-assign]
+    image = Image("x", "1", "linux/amd64", b"{}", ())
+    built = assembling.Built(None, image, None, "", False)  # type: ignore[arg-type]
+    with pytest.raises(ClaimError, match="exit code 7"):
+        delivering.deliver(built, Stuck(), Reference.of("x", "1"), Limits(), reporter)  # type: ignore[arg-type]
+    assert notes == ["could not be tidied up: cannot be removed"]
+
+
+def test_without_examples_loading_alone_is_proved(tiny: Tiny, tmp_path: Path) -> None:
+    unique(tiny, tmp_path)
+    tiny.edit("pyproject.toml", 'examples = "models/examples.json"\n', "")
+    assert "no recorded examples: only loading was tried" in tiny.run("build").stdout
+    run = tiny.run("smoke")
+    assert run.returncode == 0, run.stderr
+    assert "nothing was replayed" in run.stdout
+    assert json.loads(tiny.run("smoke", "--json").stdout)["examples"] == 0
+    told = tiny.run("info")
+    assert told.returncode == 0, told.stderr
+    assert f"  {'base':<13}debian:bookworm\n" in told.stdout
+    assert "input " not in told.stdout
+
+
+def test_info_names_labels_inputs_and_outputs(tiny: Tiny, tmp_path: Path) -> None:
+    unique(tiny, tmp_path)
+    tiny.built()
+    told = [line.split() for line in tiny.run("info").stdout.splitlines()]
+    for expected in ("name tiny", "licence Apache-2.0", "base debian:bookworm"):
+        assert told.count(expected.split()) == 1
+    assert ["input", "x:", "FP64", "[-1]"] in told
+    assert ["output", "y:", "FP64", "[-1]"] in told
+
+
+def test_a_sealed_container_bears_a_label_and_is_gone_afterwards(
+    tiny: Tiny, tmp_path: Path, docker_client: docker.DockerClient
+) -> None:
+    tag = unique(tiny, tmp_path)
+    label = {"label": [f"org.opencontainers.image.version={tag[5:]}", "org.model-packager.smoke"]}
+    begin = docker_client.info()["SystemTime"]
+    tiny.built()
+    end = docker_client.info()["SystemTime"]
+    events = docker_client.events(
+        since=epoch(begin),
+        until=epoch(end) + 1,
+        filters={**label, "type": "container"},
+        decode=True,
+    )
+    assert [one["Action"] for one in events if one["Action"] in {"create", "destroy"}] == [
+        "create",
+        "destroy",
+    ]
+    assert not docker_client.containers.list(all=True, filters=label)
+
+
+def epoch(time: str) -> int:
+    return int(datetime.fromisoformat(time[:19] + "+00:00").timestamp())
+
+
+def test_a_container_that_has_just_ended_need_not_be_killed(
+    tiny: Tiny, tmp_path: Path, docker_client: docker.DockerClient
+) -> None:
+    tag = unique(tiny, tmp_path)
+    tiny.built("--no-smoke")
+    container = docker_client.containers.run(tag, "info", detach=True)
+    try:
+        container.wait()
+        with pytest.raises(docker.errors.APIError, match="not running"):
+            container.kill()
+        engines._kill(container)
+    finally:
+        container.remove()
 
 
 def flip(path: Path) -> None:
@@ -287,7 +416,7 @@ def test_the_archive_is_an_oci_layout_whose_digests_hold(tiny: Tiny, tmp_path: P
             assert name == f"blobs/sha256/{hashlib.sha256(data).hexdigest()}"
     described = json.loads(members["index.json"])["manifests"][0]
     assert described["digest"] == built["manifest"]
-    assert described["annotations"]["io.containerd.image.name"].endswith("tiny:0.1.0")
+    assert described["annotations"]["io.containerd.image.name"] == "docker.io/library/tiny:0.1.0"
     assert described["annotations"]["org.opencontainers.image.revision"] == built["commit"]
     manifest = json.loads(members[f"blobs/sha256/{described['digest'][7:]}"])
     assert manifest["config"]["digest"] == built["id"]
@@ -296,6 +425,30 @@ def test_the_archive_is_an_oci_layout_whose_digests_hold(tiny: Tiny, tmp_path: P
     layers = built["layers"]
     assert isinstance(layers, list)
     assert config["rootfs"]["diff_ids"] == [layer["diff_id"] for layer in layers]
+
+
+def test_the_archive_names_the_image_in_full(tiny: Tiny, tmp_path: Path) -> None:
+    name = "registry.example:5000/lab/tiny"
+    tiny.built("--no-load", "-o", str(tmp_path / "image.tar"), "-t", name)
+    with tarfile.open(tmp_path / "image.tar") as archive:
+        index, manifest = (
+            json.load(archive.extractfile(one))  # type: ignore[arg-type]
+            for one in ("index.json", "manifest.json")
+        )
+    annotations = index["manifests"][0]["annotations"]
+    assert annotations["io.containerd.image.name"] == f"{name}:latest"
+    assert annotations["org.opencontainers.image.ref.name"] == "latest"
+    assert manifest[0]["RepoTags"] == [f"{name}:latest"]
+
+
+def test_the_engine_gets_the_name_that_was_asked_for(
+    tiny: Tiny, tmp_path: Path, docker_client: docker.DockerClient
+) -> None:
+    name = f"localhost:5000/lab/{unique(tiny, tmp_path).replace(':', '-')}"
+    built = tiny.built("-t", name)
+    assert built["tag"] == f"{name}:latest"
+    assert docker_client.images.get(f"{name}:latest").id == built["id"]
+    docker_client.images.remove(f"{name}:latest")
 
 
 def test_entry_points_and_metadata_work_as_after_an_installation(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Tiny, run_packager, write_tiny
 
-from packager import project
+from packager import claims, project
 from packager.errors import ClaimError, PackagerError, UsageError
+from packager.layers import tree
+from packager.layers.wheel import Site
+
+NAN, INF = float("nan"), float("inf")
 
 
 @pytest.fixture
@@ -65,6 +71,40 @@ MISTAKES = {
     "version": ('version = "0.1.0"', 'dynamic = ["version"]', "version is dynamic", "static"),
     "code": (MODEL, f'{MODEL}\ncode = ["lib"]', "tool.packager.code", "lib does not exist"),
     "toml": (MODEL, "model = ", "not valid TOML", ""),
+    "tool": ("[tool.packager]", "[other]", "no [tool.packager]", "packager init"),
+    "dynamic": ('version = "0.1.0"', "dynamic = 5", "project.dynamic: input should be", "list"),
+    "no version": ('"0.1.0"', '"hello world/x"', "project.version: 'hello world/x' is no", "440"),
+    "version line": ('"0.1.0"', '"0.1.0\\n0.2"', "project.version: ", "is no version"),
+    "script": (
+        "[tool.packager]",
+        '[project.scripts]\nfoo = "pkg"\n[tool.packager]',
+        "project.scripts.foo: 'pkg' is not written module:function",
+        "",
+    ),
+    "script name": (
+        "[tool.packager]",
+        '[project.scripts]\n"../foo" = "pkg:main"\n[tool.packager]',
+        "'../foo' is not a name for a command",
+        "",
+    ),
+    "script group": (
+        "[tool.packager]",
+        '[project.entry-points.console_scripts]\nfoo = "pkg:main"\n[tool.packager]',
+        "project.entry-points.console_scripts",
+        "commands go into [project.scripts]",
+    ),
+    "entry point": (
+        "[tool.packager]",
+        '[project.entry-points.plugins]\nfoo = "pkg\\nbar = other"\n[tool.packager]',
+        "project.entry-points.plugins.foo: ",
+        "is not written module or module:object",
+    ),
+    "licence": (
+        '"Apache-2.0"',
+        '{ text = "MIT", file = "LICENSE" }',
+        "project.license: ",
+        "string",
+    ),
     "table": ("[tool.packager]", "[tool.pakager]", "no [tool.packager]", "packager init"),
 }
 
@@ -81,6 +121,51 @@ def test_a_mistake_gets_a_clear_message(
     assert says in message
     assert also in message
     assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("tool = 3", "tool"),
+        ("project = 1\n[tool.packager]", "project"),
+        ("[tool]\npackager = 3", "tool.packager"),
+    ],
+)
+def test_what_must_be_a_table_is_told_so(root: Path, text: str, key: str) -> None:
+    model = 'model = "models/model.txt"\n' if text.endswith("]") else ""
+    (root / "pyproject.toml").write_text(f"{text}\n{model}")
+    with pytest.raises(UsageError, match=f"^pyproject.toml: {key}: must be a table$"):
+        project.load(root)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ('"MIT OR Apache-2.0"', "MIT OR Apache-2.0"),
+        ('{ text = "MIT" }', "MIT"),
+        ('{ file = "LICENSE" }', ""),
+    ],
+)
+def test_every_legal_form_of_a_licence_is_read(root: Path, written: str, meant: str) -> None:
+    change(root, '"Apache-2.0"', written)
+    assert project.load(root).license == meant
+
+
+def test_a_version_is_normalised_and_names_the_metadata(root: Path) -> None:
+    change(root, '"0.1.0"', '"v1.0-RC1"')
+    change(root, 'name = "tiny"', 'name = "My.tiny--Project"')
+    change(
+        root,
+        "[tool.packager]",
+        '[project.scripts]\nrun = "tiny.predict : load [x]"\n[tool.packager]',
+    )
+    loaded = project.load(root)
+    entries = tree.code_entries(loaded, tree.code_files(loaded), Site.debian("3.11"))
+    names = [entry.path for entry in entries]
+    assert loaded.version == "1.0rc1"
+    folder = "my_tiny_project-1.0rc1.dist-info"
+    assert f"usr/local/lib/python3.11/dist-packages/{folder}/METADATA" in names
+    assert "usr/local/bin/run" in names
 
 
 def test_another_expected_version_is_refused(root: Path) -> None:
@@ -143,6 +228,103 @@ def test_a_build_that_cannot_work_ends_in_one_message_and_exit_2(
     assert run.stderr.count("error:") == 1
     assert "Traceback" not in run.stderr
     assert not list(tiny.root.glob("*.tar*"))
+
+
+@pytest.mark.parametrize(
+    ("predictor", "files", "says"),
+    [
+        ("tiny:load", {"__init__": "from .predict import load"}, ""),
+        ("tiny:load", {"__init__": "from .predict import load as other"}, "defines no load"),
+        ("tiny:load", {"__init__": "from .predict import *"}, ""),
+        ("tiny:load", {"__init__": "def __getattr__(name): ..."}, ""),
+        ("tiny:load", {"__init__": "try:\n    import load\nexcept ImportError:\n    x = 1"}, ""),
+        ("tiny:load", {"__init__": "def other():\n    load = 1"}, "defines no load"),
+        ("tiny:load", {"__init__": "# def load(path): ..."}, "defines no load"),
+        ("tiny:load", {"__init__": "a, (load, b) = 1, (2, 3)"}, ""),
+        ("tiny:load", {"__init__": "load: object = print"}, ""),
+        ("tiny:load", {"__init__": "syntax of a newer Python"}, ""),
+        ("tiny.predict:load", {}, ""),
+        ("tiny.predict:other", {}, "src/tiny/predict.py defines no other"),
+        ("predict:load", {}, "Did you mean tiny.predict?"),
+        ("tiny.elsewhere:load", {}, "no module tiny.elsewhere"),
+        ("dependency:load", {}, ""),
+        ("dependency.inner:load", {}, ""),
+    ],
+)
+def test_a_predictor_is_found_as_python_finds_it(
+    root: Path, predictor: str, files: dict[str, str], says: str
+) -> None:
+    change(root, "tiny.predict:load", predictor)
+    for name, text in files.items():
+        (root / f"src/tiny/{name}.py").write_text(text)
+    loaded = project.load(root)
+    code = tree.code_files(loaded)
+    if not says:
+        claims.check_predictor(loaded, code)
+        return
+    with pytest.raises(UsageError) as caught:
+        claims.check_predictor(loaded, code)
+    assert says in str(caught.value)
+    assert "tool.packager.predictor" in str(caught.value)
+
+
+def test_compiled_modules_are_modules(root: Path) -> None:
+    change(root, "tiny.predict:load", "tiny.fast:load")
+    (root / "src/tiny/fast.cpython-311-x86_64-linux-gnu.so").write_bytes(b"\x7fELF")
+    loaded = project.load(root)
+    claims.check_predictor(loaded, tree.code_files(loaded))
+
+
+def examples_of(root: Path) -> claims.Examples | None:
+    loaded = project.load(root)
+    return claims.read_examples(loaded, tree.read_model(loaded).digest)
+
+
+def test_examples_are_read_as_the_image_will_read_them(root: Path) -> None:
+    path = root / "models/examples.json"
+    first = examples_of(root)
+    assert first is not None
+    assert (first.rows, first.license, first.source) == (3, "CC0-1.0", "made up")
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=3))
+    assert examples_of(root) == first
+
+
+DAMAGED = {
+    "no JSON": "{",
+    "not UTF-8": "\udcff",
+    "deep": "[" * 100_000,
+    "no examples": "[]",
+    "of another format": {"format": 2},
+    "data is a list": {"data": []},
+    "endless rows": {"data": {"rows": INF, "source": "", "license": ""}},
+    "huge tolerance": {"tolerance": {"rtol": 10**400, "atol": 0}},
+    "no outputs": {"outputs": {}},
+    "short column": {"inputs": {"x": [1.0]}},
+    "not a number": {"inputs": {"x": [1.0, NAN, 2.0]}},
+    "infinite": {"inputs": {"x": [1.0, INF, 2.0]}},
+    "lone surrogate": {"more": "\ud800"},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_examples_are_named(root: Path, damage: str | dict[str, Any]) -> None:
+    path = root / "models/examples.json"
+    if isinstance(damage, dict):
+        damage = json.dumps(json.loads(path.read_text()) | damage)
+    path.write_bytes(damage.encode("utf-8", "surrogateescape"))
+    with pytest.raises(
+        UsageError, match=r"^models/examples\.json: not a file of recorded examples"
+    ):
+        examples_of(root)
+
+
+def test_examples_that_are_a_folder_are_named(root: Path) -> None:
+    (root / "models/examples.json").unlink()
+    (root / "models/examples.json").mkdir()
+    with pytest.raises(
+        UsageError, match=r"^models/examples\.json: not a file of recorded examples"
+    ):
+        examples_of(root)
 
 
 def test_no_arguments_teach_and_a_wrong_command_exits_2(tmp_path: Path) -> None:

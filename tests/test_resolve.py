@@ -65,6 +65,10 @@ def publish(index: Path, *files: Path) -> None:
         (folder / "index.html").write_text("<!DOCTYPE html>\n" + "\n".join(links))
 
 
+def pinned_in(path: Path) -> list[Pinned]:
+    return resolve.read_requirements(path.read_bytes(), path.name)
+
+
 def digests(file: Path) -> frozenset[str]:
     return frozenset({hashlib.sha256(file.read_bytes()).hexdigest()})
 
@@ -113,8 +117,8 @@ def test_both_resolvers_write_the_same_pins_with_hashes_and_no_place(
     assert resolver in run.stdout
     image = (root / "requirements.txt").read_text()
     expected = [Pinned(path.name.split("-")[0], "1.0", digests(path)) for path in (one[0], two)]
-    assert resolve.read_requirements(root / "requirements.txt") == expected
-    development = resolve.read_requirements(root / "requirements-dev.txt")
+    assert pinned_in(root / "requirements.txt") == expected
+    development = pinned_in(root / "requirements-dev.txt")
     assert [(pin.name, pin.version) for pin in development] == [
         ("one", "1.0"),
         ("tool", "1.0"),
@@ -136,7 +140,7 @@ def test_pins_stay_until_they_are_moved(
     lock = partial(run_packager, root, shared_store, "lock", **settings(index))
 
     def pins() -> dict[str, str]:
-        pinned = resolve.read_requirements(root / "requirements.txt")
+        pinned = pinned_in(root / "requirements.txt")
         return {pin.name: pin.version for pin in pinned}
 
     assert lock().returncode == 0
@@ -189,6 +193,64 @@ def test_line_endings_of_a_checkout_do_not_make_a_lock_stale(
         (root / name).write_bytes((root / name).read_bytes().replace(b"\n", b"\r\n"))
     check = run_packager(root, shared_store, "lock", "--check")
     assert check.returncode == 0, check.stderr
+
+
+def test_a_lock_that_cannot_be_completed_leaves_the_old_files(
+    root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    publish(index, make_wheel("one"))
+    depend(root, "one")
+    lock = partial(run_packager, root, shared_store, "lock", **settings(index))
+    assert lock().returncode == 0
+    names = ("requirements.txt", "packager.lock")
+    before = [(root / name).read_bytes() for name in names]
+    broken = make_wheel("one", "2.0", {"one.py": b"", "one-2.0.data/data/../x": b""})
+    publish(index, broken)
+    (index / "one" / broken.name).write_bytes(b"not what the index states")
+    failed = lock("--upgrade", "one")
+    assert failed.returncode != 0
+    assert [(root / name).read_bytes() for name in names] == before
+
+
+def test_a_name_that_is_not_pinned_cannot_be_moved(
+    root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    publish(index, make_wheel("one"))
+    depend(root, "one")
+    lock = partial(run_packager, root, shared_store, "lock", **settings(index))
+    assert lock().returncode == 0
+    unknown = lock("--upgrade", "tow")
+    assert unknown.returncode == UsageError.exit_code
+    assert "no pin of tow" in unknown.stderr
+
+
+def test_requirements_written_by_hand_are_set_aside(
+    root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    publish(index, make_wheel("one"))
+    depend(root, "one")
+    (root / "requirements.txt").write_text("-r base.txt\none\n")
+    run = run_packager(root, shared_store, "lock", **settings(index))
+    assert run.returncode == 0, run.stderr
+    assert "requirements.in" in run.stdout
+    assert (root / "requirements.in").read_text() == "-r base.txt\none\n"
+    assert [pin.name for pin in pinned_in(root / "requirements.txt")] == ["one"]
+
+
+def test_a_hash_edited_in_the_lock_is_found_by_check(
+    root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    wheel = make_wheel("one")
+    publish(index, wheel)
+    depend(root, "one")
+    assert run_packager(root, shared_store, "lock", **settings(index)).returncode == 0
+    (digest,) = digests(wheel)
+    text = (root / "packager.lock").read_text()
+    assert digest in text
+    (root / "packager.lock").write_text(text.replace(digest, "0" * 64))
+    check = run_packager(root, shared_store, "lock", "--check")
+    assert check.returncode == 1
+    assert "one-1.0-py3-none-any.whl is not among those of requirements.txt" in check.stderr
 
 
 @pytest.mark.parametrize("resolver", ["pip-tools", "uv"])
@@ -300,8 +362,6 @@ def test_target_tags_are_those_of_pip_on_such_a_system() -> None:
 @pytest.mark.parametrize(
     "line", ["one", "one>=1 --hash=sha256:00", "one==1", "one==1 --hash=md5:0"]
 )
-def test_a_requirement_that_pins_no_bytes_is_refused(line: str, tmp_path: Path) -> None:
-    path = tmp_path / "requirements.txt"
-    path.write_text(f"# a comment\n{line}\n")
+def test_a_requirement_that_pins_no_bytes_is_refused(line: str) -> None:
     with pytest.raises(resolve.ClaimError, match=r"requirements\.txt: .*not pinned and hashed"):
-        resolve.read_requirements(path)
+        resolve.read_requirements(f"# a comment\n{line}\n".encode(), "requirements.txt")

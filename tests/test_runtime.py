@@ -105,7 +105,6 @@ class Sealed:
             "platform": "linux/amd64",
             "python": "3.11",
             "inputs_digest": "sha256:" + "1" * 64,
-            "packager": "0.1.0",
         }
         self.examples: dict[str, Any] | None = {
             "format": 1,

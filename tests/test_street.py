@@ -12,13 +12,13 @@ from conftest import REPOSITORY
 
 SOURCE = REPOSITORY / "src" / "packager"
 FLOORS = [
-    ["errors", "reporter", "formats", "runtime"],
-    ["net", "store", "project"],
+    ["errors", "reporter", "formats", "files", "runtime"],
+    ["net", "git", "store", "project"],
     ["lock"],
     ["layers"],
     ["image"],
     ["outputs"],
-    ["smoke", "info", "init", "locking", "build"],
+    ["smoke", "info", "init", "locking", "claims", "assembling", "delivering", "build"],
     ["console", "cli", "__main__"],
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

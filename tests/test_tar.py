@@ -107,7 +107,10 @@ def test_a_path_that_would_do_harm_is_refused(path: str) -> None:
         tar.merge([data_entry(path, b"", owner="culprit")])
 
 
-def test_a_file_that_changes_its_size_while_it_is_read_is_refused() -> None:
-    entry = Entry("a", size=5, open=lambda: io.BytesIO(b"four"), owner="culprit")
+@pytest.mark.parametrize(
+    ("size", "sha256"), [(5, ""), (4, "0" * 64)], ids=["another size", "another digest"]
+)
+def test_a_file_that_changes_while_it_is_read_is_refused(size: int, sha256: str) -> None:
+    entry = Entry("a", size=size, open=lambda: io.BytesIO(b"four"), owner="culprit", sha256=sha256)
     with pytest.raises(ClaimError, match="culprit"):
         tar.write([entry], io.BytesIO())

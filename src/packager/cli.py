@@ -5,12 +5,18 @@ Rooms are imported by the commands that use them, so that ``packager --help`` is
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict
 from functools import update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import click
 
@@ -18,9 +24,9 @@ from packager import __version__
 from packager.errors import PackagerError
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
     from rich.console import Console
 
-    from packager.build import Built
     from packager.console import ConsoleReporter
     from packager.project import Project
     from packager.smoke import Limits
@@ -29,6 +35,7 @@ __all__ = ["main"]
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _INTERRUPTED = 130
+_DAY = 86_400
 
 
 class _Context:
@@ -86,18 +93,41 @@ def cli(context: click.Context, folder: Path, color: bool) -> None:
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
 
 
+class _Memory(click.ParamType[str]):
+    """An amount of memory as engines write it: ``512m``, ``1.5g``."""
+
+    name = "size"
+    _units: ClassVar = {"": 0, "k": 10, "m": 20, "g": 30}
+    _least = 6 << 20  # engines refuse less
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check it; the engine reads it itself."""
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmg]?)b?", value, re.IGNORECASE)
+        if not found:
+            self.fail(f"{value!r} is no size; 4g or 512m are.", param, ctx)
+        if float(found[1]) * (1 << self._units[found[2].lower()]) < self._least:
+            self.fail(f"{value!r} is less than any engine accepts, 6m.", param, ctx)
+        return value
+
+
 def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that bound a sealed container."""
 
-    def wrapped(*args: Any, timeout: float, memory: str, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, timeout: int, memory: str, **kwargs: Any) -> Any:
         from packager.smoke import Limits
 
         return command(*args, limits=Limits(seconds=timeout, memory=memory), **kwargs)
 
     update_wrapper(wrapped, command)
-    memory = click.option("--memory", default="4g", show_default=True, help="For the smoke test.")
+    memory = click.option(
+        "--memory", type=_Memory(), default="4g", show_default=True, help="For the smoke test."
+    )
     seconds = click.option(
-        "--timeout", type=float, default=300, show_default=True, help="Seconds for the smoke test."
+        "--timeout",
+        type=click.IntRange(1, _DAY),
+        default=300,
+        show_default=True,
+        help="Seconds for the smoke test.",
     )
     return seconds(memory(wrapped))
 
@@ -142,12 +172,9 @@ def lock(context: _Context, check: bool, upgrade: tuple[str, ...]) -> None:
         locking.check(project)
         click.echo("The locks are fresh.")
         return
-    reporter = context.reporter(quiet=False)
     moved: Sequence[str] | None = [name for name in upgrade if name] if upgrade else None
-    try:
+    with closing(context.reporter(quiet=False)) as reporter:
         lines = locking.make(project, Store(reporter=reporter), reporter, upgrade=moved)
-    finally:
-        reporter.close()
     for line in lines:
         click.echo(f"  {line}")
 
@@ -167,76 +194,39 @@ def lock(context: _Context, check: bool, upgrade: tuple[str, ...]) -> None:
 @_limits
 @_json
 @click.pass_obj
-def build(context: _Context, /, as_json: bool, limits: Limits, **options: Any) -> None:
+def build(
+    context: _Context,
+    /,
+    store: Path | None,
+    smoke: bool,
+    limits: Limits,
+    as_json: bool,
+    **wishes: Any,
+) -> None:
     """Build the image from locked bytes, load it, smoke-test it, tag it.
 
     Nothing is resolved and no container runs while the image is made. A failed smoke test
     leaves no tag. Without an engine: packager build -o image.tar --no-load.
     """
     from packager import build as building
-    from packager.outputs import engine as engines
+    from packager.console import print_build
     from packager.store import Store
 
     project = context.project()
-    reporter = context.reporter(quiet=as_json)
-    if not options["load"] and not options["output"]:
-        raise click.UsageError("--no-load without -o FILE would make nothing.")
-    # Before minutes of work: is there an engine at all?
-    engine = engines.connect() if options["load"] else None
-    store = Store(options["store"], reporter)
-    platform = options["platform"] or project.platforms[0]
+    order = building.order(project, limits=limits if smoke else None, **wishes)
     if not as_json:
-        click.echo(_title(project, platform))
-    try:
-        built = building.assemble(project, platform, store, reporter)
-        tag = options["tag"] or built.image.reference
-        verdict = None
-        if engine:
-            verdict = building.deliver(
-                built, engine, tag, limits if options["smoke"] else None, reporter
-            )
-        digest = None
-        if options["output"]:
-            reporter.begin("archive", str(options["output"]))
-            digest = building.write_archive(built, options["output"], tag, store)
-    finally:
-        reporter.close()
-    result = {
-        **building.summary(built),
-        "tag": tag if engine else None,
-        "archive": str(options["output"]) if options["output"] else None,
-        "manifest": digest,
-        "smoke": verdict and {"examples": verdict.examples, "outputs": verdict.outputs},
-    }
+        click.echo(_title(project, order.platform))
+    with closing(context.reporter(quiet=as_json)) as reporter:
+        result = building.build(project, order, Store(store, reporter), reporter)
     if as_json:
-        click.echo(json.dumps(result, indent=1))
+        click.echo(json.dumps(building.summary(result), indent=1))
     else:
-        _print_build(context, built, result)
+        print_build(context.console(), result)
 
 
 def _title(project: Project, platform: str) -> str:
     python = f"CPython {project.python}"
     return f"{project.name} {project.version} · {platform} · {python} · {project.base}"
-
-
-def _print_build(context: _Context, built: Built, result: dict[str, Any]) -> None:
-    from packager.build import human_size
-    from packager.console import layer_table
-
-    if built.examples:
-        licence = built.examples.license or "no licence given"
-        click.echo(f"  {built.examples.rows} data rows are in the image ({licence})")
-    click.echo()
-    context.console().print(layer_table(result["layers"], human_size))
-    click.echo()
-    if built.commit:
-        dirty = ", and inputs differ from it" if built.dirty else ""
-        click.echo(f"commit    {built.commit[:12]}{dirty}")
-    if result["archive"]:
-        click.echo(f"archive   {result['archive']}")
-        click.echo(f"manifest  {result['manifest']}")
-    name = result["tag"] or built.image.reference
-    click.echo(f"image     {name}  {built.image.id}  {human_size(built.image.size)}")
 
 
 @cli.command()
@@ -251,29 +241,22 @@ def smoke(context: _Context, image: str | None, limits: Limits, as_json: bool) -
     read-only, no capabilities, no new privileges, not root, bounded memory and processes.
     """
     from packager import smoke as smoking
-    from packager.console import replay_table
+    from packager.console import print_replay
     from packager.outputs import engine as engines
 
-    engine = engines.connect()
-    verdict = smoking.replay(engine, image or _own_image(context), limits)
+    name = image or _own_image(context)
+    verdict = smoking.replay(engines.connect(), name, limits)
     if as_json:
-        report = {"examples": verdict.examples, "outputs": verdict.outputs}
-        click.echo(json.dumps({**report, "seconds": verdict.seconds}, indent=1))
-        return
-    context.console().print(replay_table(verdict.outputs))
-    load, predict = verdict.seconds["load"], verdict.seconds["predict"]
-    times = f"model loaded in {load:.1f} s, predicted in {predict:.1f} s"
-    if verdict.examples:
-        click.echo(f"passed: {verdict.examples} examples replayed, sealed; {times}")
+        click.echo(json.dumps(asdict(verdict), indent=1))
     else:
-        click.echo(f"loaded, but no examples are recorded: nothing was replayed; {times}")
+        print_replay(context.console(), verdict)
 
 
 def _own_image(context: _Context) -> str:
-    from packager.image import reference
+    from packager.outputs.reference import Reference
 
     project = context.project()
-    return reference(project.name, project.version)
+    return str(Reference.of(project.name, project.version))
 
 
 @cli.command()
@@ -287,6 +270,7 @@ def info(context: _Context, image: str | None, as_json: bool) -> None:
     default the image that this project builds.
     """
     from packager import info as informing
+    from packager.console import print_info
     from packager.outputs import engine as engines
 
     name = image or _own_image(context)
@@ -296,27 +280,8 @@ def info(context: _Context, image: str | None, as_json: bool) -> None:
         described = informing.of_image(engines.connect(), name)
     if as_json:
         click.echo(json.dumps(described, indent=1))
-        return
-    _print_info(context, described)
-
-
-def _print_info(context: _Context, described: dict[str, Any]) -> None:
-    from packager.build import human_size
-    from packager.console import layer_table
-
-    click.echo(f"{described['image']}  {described['id']}")
-    for key, value in sorted(described["labels"].items()):
-        click.echo(f"  {key.rpartition('.')[2]:<12}{value}")
-    facts = described.get("facts") or {}
-    for side in ("inputs", "outputs"):
-        for tensor in facts.get("signature", {}).get(side, []):
-            click.echo(f"  {side[:-1]:<12}{tensor['name']}: {tensor['datatype']} {tensor['shape']}")
-    click.echo()
-    layers = []
-    for layer in described["layers"]:
-        role, _, what = layer["what"].partition(": ")
-        layers.append({**layer, "role": role, "what": what})
-    context.console().print(layer_table(layers, human_size))
+    else:
+        print_info(context.console(), described)
 
 
 @cli.command()
@@ -336,23 +301,52 @@ def completion(shell: str) -> None:
     click.echo(kind(cli, {}, "packager", "_PACKAGER_COMPLETE").source())
 
 
+class _Output(io.FileIO):
+    """Standard output whose reader may leave early, as `head` does: the work goes on."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write, or do as if."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def _outlive_the_reader() -> None:
+    out = sys.stdout
+    if out is not None and not out.isatty():
+        raw = _Output(out.fileno(), "wb", closefd=False)
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), out.encoding, out.errors)
+
+
+def _print_json_error(what: str, where: str, hint: str) -> None:
+    # Where the words could not be understood there is no parsed --json to ask.
+    if "--json" in sys.argv:
+        body = {"what": what, "where": where, "hint": hint}
+        click.echo(json.dumps({"error": body}, indent=1))
+
+
+def _print_error(error: PackagerError) -> None:
+    plain = os.environ.get("NO_COLOR") or "--no-color" in sys.argv
+    heading = click.style("error:", fg="red", bold=True)
+    click.echo(f"{heading} {error}", err=True, color=False if plain else None)
+
+
 def main() -> NoReturn:
     """Run the command line; errors made for users end here, in a message and an exit code."""
-    as_json = "--json" in sys.argv
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _outlive_the_reader()
     try:
         cli(standalone_mode=False)
     except PackagerError as error:
-        if as_json:
-            body = {"what": error.what, "where": error.where, "hint": error.hint}
-            click.echo(json.dumps({"error": body}, indent=1))
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
+        _print_json_error(error.what, error.where, error.hint)
+        _print_error(error)
         sys.exit(error.exit_code)
     except click.ClickException as error:
+        _print_json_error(error.format_message(), "command line", "packager --help")
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         sys.exit(_INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(0)
     sys.exit(0)

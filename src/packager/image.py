@@ -15,19 +15,20 @@ from typing import IO, Any
 import deflate
 
 from packager import formats
+from packager.files import canonical_json
 from packager.layers.plan import Layer
 from packager.project import PLATFORMS, Project
-from packager.store import Blob, Store, canonical_json
+from packager.store import Blob, Store
 
 __all__ = [
     "CREATED",
+    "LABEL",
     "LABEL_INPUTS",
     "Descriptor",
     "Image",
     "Manifest",
     "assemble",
     "manifest_of",
-    "reference",
 ]
 
 CREATED = "1980-01-02T00:00:00Z"
@@ -65,11 +66,6 @@ class Image:
         return f"sha256:{hashlib.sha256(self.config).hexdigest()}"
 
     @property
-    def reference(self) -> str:
-        """The tag that a build gives: name and version."""
-        return reference(self.name, self.version)
-
-    @property
     def diff_ids(self) -> list[str]:
         """The uncompressed layers' digests, bottom first."""
         return [f"sha256:{layer.blob.sha256}" for layer in self.layers]
@@ -104,11 +100,6 @@ class Manifest:
     data: bytes
     descriptor: Descriptor
     layers: tuple[Blob, ...]
-
-
-def reference(name: str, version: str) -> str:
-    """Name an image after a project: ``name:version``, in the letters that tags may have."""
-    return f"{name.lower()}:{version.replace('+', '_')}"
 
 
 def assemble(

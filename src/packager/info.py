@@ -30,11 +30,7 @@ def of_image(engine: Engine, reference: str) -> dict[str, Any]:
     UsageError
         When there is no such image, or packager did not make it.
     """
-    found = engine.find(reference)
-    if found is None:
-        raise UsageError(
-            f"{engine.name} has no image {reference}", hint="packager build makes one."
-        )
+    found = engine.get(reference)
     history = list(reversed(engine.history(reference)))
     described = _describe(
         reference,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import shutil
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import tomlkit
@@ -21,6 +18,7 @@ from packaging.version import Version
 
 from packager import __version__
 from packager.errors import PackagerError, UsageError
+from packager.files import replace_file
 from packager.project import BASES, load
 from packager.runtime.packager_runtime.facts import InputError, read_examples
 
@@ -122,7 +120,7 @@ def adopt(root: Path, *, model: str | None = None) -> InitReport:
     base = _base(project)
     findings += [base, *_own_code(code), *([examples] if examples else [])]
     table = _table(chosen.where, base.where, code, examples)
-    _write(path, _joined(tomlkit.dumps(document), table))
+    replace_file(path, _joined(tomlkit.dumps(document), table).encode())
     if Path(chosen.where).suffix.lower() in _PICKLES:
         remarks.append(
             f"{chosen.where} is a pickle, which runs code when it is loaded: skops is safer"
@@ -425,20 +423,6 @@ def _quoted(text: str) -> str:
 def _joined(document: str, table: str) -> str:
     newline = "\r\n" if "\r\n" in document else "\n"
     return document.rstrip() + newline * 2 + table.replace("\n", newline)
-
-
-def _write(path: Path, text: str) -> None:
-    # Beside it and then renamed: a full disk or a cut must not cost the author the file.
-    path = path.resolve()
-    with NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as out:
-        out.write(text.encode())
-        out.flush()
-        os.fsync(out.fileno())
-    if path.exists():
-        shutil.copymode(path, out.name)
-    else:
-        Path(out.name).chmod(0o644)
-    Path(out.name).replace(path)
 
 
 def _about(root: Path, model: str, code: _Code) -> list[str]:

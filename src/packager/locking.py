@@ -6,8 +6,13 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from packager.errors import ClaimError
+from packaging.utils import canonicalize_name
+
+from packager.errors import ClaimError, UsageError
+from packager.files import replace_file
 from packager.layers import deb, wheel
 from packager.layers.tar import Entry
 from packager.lock import debian, elf, lockfile, places, wheels
@@ -15,7 +20,7 @@ from packager.lock.debian import DebianPins
 from packager.lock.elf import ElfFile
 from packager.lock.indexes import Indexes
 from packager.lock.lockfile import Lock
-from packager.lock.resolve import choose_resolver, read_requirements, resolve
+from packager.lock.resolve import choose_resolver, is_ours, read_requirements, resolve
 from packager.project import PLATFORMS, Project
 from packager.reporter import Reporter
 from packager.store import Blob, Store
@@ -57,17 +62,20 @@ def make(
         When something cannot be resolved, found, or would not run in the image.
     """
     old = _previous(project)
+    _refuse_unknown(project, upgrade or [])
     resolver, why = choose_resolver(project)
     reporter.note(f"resolving with {resolver}: {why}")
     reporter.begin("resolve", "asking the package indexes")
-    resolve(project, upgrade=upgrade)
-    pins = read_requirements(project.root / "requirements.txt")
+    requirements = resolve(project, upgrade=upgrade)
+    pins = read_requirements(requirements["requirements.txt"], "requirements.txt")
     reporter.row("resolve", f"{len(pins)} distributions for the image", "", resolver)
     reporter.begin("lock", "choosing wheels and packages")
     indexes = Indexes(lambda: store.session, project.hints)
     chosen = wheels.choose(pins, indexes, python=project.python, platforms=project.platforms)
-    bases = _bases(project, store, old, move_all=upgrade is not None and not upgrade)
-    lock = Lock(lockfile.inputs_of(project), chosen, bases, lockfile.tool_facts())
+    inputs = lockfile.inputs_of(project, requirements)
+    kept = old if upgrade is None or upgrade else None
+    bases = _bases(project, store, inputs, kept)
+    lock = Lock(inputs, chosen, bases, lockfile.tool_facts())
     blobs: dict[str, Blob] = {}
     for platform in project.platforms:
         blobs |= store.fetch(places.wanted(project, lock, platform, store))
@@ -78,8 +86,20 @@ def make(
         )
         reporter.row("lock", f"{counts} for {platform}", "", "every library found")
     lock = replace(lock, wheels=tuple(replace(w, size=blobs[w.sha256].size) for w in chosen))
+    # All at the end: a lock that cannot be completed leaves the old ones as they were.
+    for name, data in requirements.items():
+        _set_aside(project.root / name, reporter)
+        replace_file(project.root / name, data)
     lockfile.write(project.root, lock)
     return _moves(old, lock) if old else []
+
+
+def _set_aside(path: Path, reporter: Reporter) -> None:
+    """Keep a requirements file that somebody wrote by hand."""
+    aside = path.with_suffix(".in")
+    if path.exists() and not is_ours(path) and not aside.exists():
+        path.rename(aside)
+        reporter.note(f"your own {path.name} is {aside.name} now")
 
 
 def check(project: Project) -> None:
@@ -101,15 +121,25 @@ def _previous(project: Project) -> Lock | None:
         return None  # there is none yet, or it is one that this run replaces
 
 
+def _refuse_unknown(project: Project, upgrade: Sequence[str]) -> None:
+    files = lockfile.requirements_of(project).items()
+    ours = {name: data for name, data in files if is_ours(project.root / name)}
+    pinned = {pin.name for name, data in ours.items() for pin in read_requirements(data, name)}
+    if unknown := sorted({canonicalize_name(name) for name in upgrade} - pinned):
+        raise UsageError(
+            f"no pin of {', '.join(unknown)} is there to be moved",
+            where="--upgrade",
+            hint="It takes the name of a distribution in requirements.txt or -dev.txt.",
+        )
+
+
 def _bases(
-    project: Project, store: Store, old: Lock | None, *, move_all: bool
+    project: Project, store: Store, inputs: Mapping[str, Any], old: Lock | None
 ) -> Mapping[str, DebianPins]:
-    """Resolve each platform's base; it stays while what it was resolved for stays."""
-    inputs = lockfile.inputs_of(project)
+    """Resolve each platform's base; the old one stays while what it was resolved for stays."""
     keep: Mapping[str, DebianPins] = {}
-    if old and not move_all:
-        same = all(old.inputs.get(key) == inputs[key] for key in ("base", "os-packages"))
-        keep = old.debian if same else {}
+    if old and all(old.inputs.get(key) == inputs[key] for key in ("base", "os-packages")):
+        keep = old.debian
     return {
         platform: keep.get(platform)
         or debian.resolve(
@@ -165,21 +195,24 @@ def _elf_files(entries: Iterable[Entry]) -> Iterator[ElfFile]:
 
 def _moves(old: Lock, new: Lock) -> list[str]:
     """Say which wheels and packages changed their version between two locks."""
-    lines = []
-    before, after = _versions(old), _versions(new)
-    for name in sorted({*before, *after}):
-        one, other = before.get(name), after.get(name)
-        if one is None:
-            lines.append(f"{name} {other} is new")
-        elif other is None:
-            lines.append(f"{name} {one} is gone")
-        elif one != other:
-            lines.append(f"{name} {one} became {other}")
+    lines = _differences(
+        {wheel.name: wheel.version for wheel in old.wheels},
+        {wheel.name: wheel.version for wheel in new.wheels},
+    )
+    for platform in new.debian:
+        if platform in old.debian:
+            before, after = (
+                {pin.name: pin.version for pin in lock.debian[platform].packages}
+                for lock in (old, new)
+            )
+            lines += [f"{line} ({platform})" for line in _differences(before, after)]
+        else:
+            lines.append(f"{platform} is new")
     return lines
 
 
-def _versions(lock: Lock) -> dict[str, str]:
-    found = {wheel.name: wheel.version for wheel in lock.wheels}
-    for platform, pins in lock.debian.items():
-        found |= {f"{pin.name} ({platform})": pin.version for pin in pins.packages}
-    return found
+def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    gone = [f"{name} {before[name]} is gone" for name in sorted(before.keys() - after.keys())]
+    new = [f"{name} {after[name]} is new" for name in sorted(after.keys() - before.keys())]
+    both = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
+    return gone + new + [f"{name} {before[name]} became {after[name]}" for name in both]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import requests
 import truststore
@@ -22,9 +23,17 @@ from urllib3.util import Retry
 from packager import __version__
 from packager.errors import HostError
 
-__all__ = ["PipSettings", "pip_settings", "reasons", "session", "without_credentials"]
+__all__ = [
+    "PipSettings",
+    "holds_secret",
+    "pip_settings",
+    "reasons",
+    "session",
+    "without_credentials",
+]
 
 _TIMEOUT = 60.0
+_LONGEST_WAIT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,7 @@ class PipSettings:
     cert: str
     client_cert: str
     proxy: str
+    trusted_hosts: frozenset[str]
 
 
 @functools.cache
@@ -64,6 +74,7 @@ def pip_settings() -> PipSettings:
         cert=values.get("cert", ""),
         client_cert=values.get("client-cert", ""),
         proxy=values.get("proxy", ""),
+        trusted_hosts=frozenset(values.get("trusted-host", "").lower().split()),
     )
 
 
@@ -74,7 +85,24 @@ def _section(listing: str, prefix: str) -> Iterator[tuple[str, str]]:
             yield key.removeprefix(prefix), str(ast.literal_eval(value))
 
 
-class _SystemTrust(HTTPAdapter):
+class _Patience(Retry):
+    """Wait as long as a server asks for, but no longer than somebody at a terminal would."""
+
+    def get_retry_after(self, response: Any) -> float | None:
+        asked = super().get_retry_after(response)
+        return None if asked is None else min(asked, _LONGEST_WAIT)
+
+
+class _Adapter(HTTPAdapter):
+    """Wait for no answer for ever."""
+
+    def send(self, request: Any, *args: Any, **kwargs: Any) -> requests.Response:
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = _TIMEOUT
+        return super().send(request, *args, **kwargs)
+
+
+class _SystemTrust(_Adapter):
     """Verify against the operating system's certificates, where a lab's own CA is installed."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -85,10 +113,25 @@ class _SystemTrust(HTTPAdapter):
         kwargs["ssl_context"] = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         return super().proxy_manager_for(*args, **kwargs)
 
+
+class _NoTrust(_Adapter):
+    """Verify nothing: for hosts that pip's `trusted-host` names."""
+
     def send(self, request: Any, *args: Any, **kwargs: Any) -> requests.Response:
-        if kwargs.get("timeout") is None:
-            kwargs["timeout"] = _TIMEOUT
-        return super().send(request, *args, **kwargs)
+        return super().send(request, *args, **{**kwargs, "verify": False})
+
+
+class _Session(requests.Session):
+    def __init__(self, trusted_hosts: frozenset[str], retry: Retry) -> None:
+        super().__init__()
+        self._trusted_hosts = trusted_hosts
+        self._no_trust = _NoTrust(max_retries=retry, pool_maxsize=16)
+
+    def get_adapter(self, url: str) -> Any:
+        parts = urlsplit(url)
+        if self._trusted_hosts & {parts.hostname, f"{parts.hostname}:{parts.port}"}:
+            return self._no_trust
+        return super().get_adapter(url)
 
 
 def session() -> requests.Session:
@@ -97,8 +140,8 @@ def session() -> requests.Session:
     Refused connections, 429 and server errors are tried again, later each time.
     """
     settings = pip_settings()
-    made = requests.Session()
-    retry = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
+    retry = _Patience(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
+    made = _Session(settings.trusted_hosts, retry)
     made.mount("https://", _SystemTrust(max_retries=retry, pool_maxsize=16))
     made.mount("http://", _SystemTrust(max_retries=retry, pool_maxsize=16))
     made.mount("file://", FileAdapter())
@@ -110,17 +153,22 @@ def session() -> requests.Session:
     return made
 
 
-def without_credentials(url: str) -> str:
-    """Drop user and password from an address, so that it may be shown or remembered."""
+def without_credentials(text: str) -> str:
+    """Drop user and password from every address in a text, so that it may be shown."""
+    return re.sub(r"://[^/\s?#]*@", "://", text)
+
+
+def holds_secret(url: str) -> bool:
+    """Tell whether an address may open what it names: credentials, a signature as a query."""
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return "@" in parts.netloc or bool(parts.query)
 
 
 def reasons(error: BaseException) -> str:
-    """Say why a request failed in a line: the innermost reason, no addresses twice."""
+    """Say why a request failed in a line: the innermost reason, without any credentials."""
     while (inner := getattr(error, "reason", None) or _wrapped(error)) is not None:
         error = inner
-    return str(error) or type(error).__name__
+    return without_credentials(str(error)) or type(error).__name__
 
 
 def _wrapped(error: BaseException) -> BaseException | None:

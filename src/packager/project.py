@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_snake
-from requests.utils import get_auth_from_url
 
 from packager import __version__
 from packager.errors import ClaimError, UsageError
@@ -82,11 +84,60 @@ def _inside(text: str) -> str:
 
 
 def _no_credentials(text: str) -> str:
-    if any(get_auth_from_url(text)):
+    if "@" in urlsplit(text).netloc:
         raise ValueError("must not hold credentials: put them into netrc or pip's settings")
     return text
 
 
+def _version(text: str) -> str:
+    try:
+        return str(Version(text))
+    except InvalidVersion:
+        raise ValueError(f"{text!r} is no version (PEP 440)") from None
+
+
+def _license_text(value: object) -> object:
+    """Take the tables of PEP 621 too; a file's text says nothing in one line."""
+    match value:
+        case {"text": str(text), **rest} if not rest:
+            return text
+        case {"file": str(), **rest} if not rest:
+            return ""
+    return value
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _written(pattern: str, how: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"{text!r} is not {how}")
+        return text
+
+    return AfterValidator(check)
+
+
+# https://packaging.python.org/en/latest/specifications/entry-points/
+_DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_EXTRAS = r"( *\[[^\r\n]*\])?"
+_Command = Annotated[str, _written(r"\w[\w.-]*", "a name for a command")]
+_Function = Annotated[
+    str, _written(rf"{_DOTTED} *: *{_DOTTED}{_EXTRAS}", "written module:function")
+]
+_Group = Annotated[
+    str,
+    _written(
+        r"(?!(console|gui)_scripts$)\w+(\.\w+)*",
+        "a name for a group; commands go into [project.scripts]",
+    ),
+]
+_Point = Annotated[str, _written(r"[^\s\[=][^=\r\n]*", "a name for an entry point")]
+_Object = Annotated[
+    str,
+    _written(rf"{_DOTTED}( *: *{_DOTTED})?{_EXTRAS}", "written module or module:object"),
+]
 _Path = Annotated[str, AfterValidator(_inside)]
 _Url = Annotated[str, AfterValidator(_no_credentials)]
 
@@ -105,16 +156,24 @@ class _Project(_Table):
     model_config = ConfigDict(extra="ignore")
 
     name: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
-    version: str
+    version: Annotated[str, AfterValidator(_version)]
     description: str = ""
-    license: str = ""
-    requires_python: str = ">=3.11"
+    license: Annotated[str, BeforeValidator(_license_text), AfterValidator(_line)] = ""
+    requires_python: Annotated[str, AfterValidator(_line)] = ">=3.11"
     dependencies: list[str] = []
     optional_dependencies: dict[str, list[str]] = {}
-    scripts: dict[str, str] = {}
-    gui_scripts: dict[str, str] = {}
-    entry_points: dict[str, dict[str, str]] = {}
+    scripts: dict[_Command, _Function] = {}
+    gui_scripts: dict[_Command, _Function] = {}
+    entry_points: dict[_Group, dict[_Point, _Object]] = {}
     urls: dict[str, str] = {}
+
+
+class _Dynamic(_Table):
+    """The keys of `[project]` that a build backend would fill in."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    dynamic: list[str] = []
 
 
 class _Settings(_Table):
@@ -178,20 +237,22 @@ def load(root: Path) -> Project:
         When the repository expects another version of packager.
     """
     document = _read(root / _FILE)
-    tool = document.get("tool", {}).get("packager")
-    if tool is None:
+    tool = _table(document, "tool")
+    if "packager" not in tool:
         raise UsageError(
             "there is no [tool.packager] table", where=_FILE, hint="packager init writes one."
         )
-    settings = _validate(_Settings, tool, "tool.packager")
+    settings = _validate(_Settings, tool["packager"], "tool.packager")
+    named = _table(document, "project")
+    dynamic = _validate(_Dynamic, named, "project").dynamic
     for key in ("version", "dependencies", "description", "scripts", "entry-points"):
-        if key in document.get("project", {}).get("dynamic", []):
+        if key in dynamic:
             raise UsageError(
                 f"{key} is dynamic, an image needs it written down",
                 where=f"{_FILE}: project.dynamic",
                 hint=f"Set a static {key} in [project].",
             )
-    project = _validate(_Project, document.get("project", {}), "project")
+    project = _validate(_Project, named, "project")
     _check_version(settings.requires)
     _check_python(settings.base, project.requires_python)
     for key, names in [
@@ -221,9 +282,15 @@ def load(root: Path) -> Project:
         bytecode=settings.bytecode,
         resolver=settings.resolver,
         hints=Hints(
-            tuple(settings.extra_index_urls), tuple(settings.find_links), settings.debian_mirror
+            tuple(settings.extra_index_urls),
+            tuple(_anchored(root, link) for link in settings.find_links),
+            settings.debian_mirror,
         ),
     )
+
+
+def _anchored(root: Path, link: str) -> str:
+    return link if "://" in link else str((root / link).resolve())
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -233,6 +300,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"no {_FILE} here", where=str(path.parent)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
+
+
+def _table(document: Mapping[str, Any], key: str) -> dict[str, Any]:
+    table = document.get(key, {})
+    if not isinstance(table, dict):
+        raise UsageError("must be a table", where=f"{_FILE}: {key}")
+    return table
 
 
 def _validate(table: type[_T], data: object, prefix: str) -> _T:
@@ -253,6 +327,8 @@ def _explain(kind: str, message: str) -> str:
         return "unknown key"
     if kind == "missing":
         return "this key is missing"
+    if kind == "model_type":
+        return "must be a table"
     text = message.removeprefix("Value error, ")
     return text[:1].lower() + text[1:]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["Reporter", "Silent"]
+__all__ = ["Reporter", "Silent", "human_size"]
 
 
 class Reporter(Protocol):
@@ -37,3 +37,23 @@ class Silent:
 
     def note(self, text: str) -> None:
         """Say nothing."""
+
+
+def human_size(size: float) -> str:
+    """Say a number of bytes in decimal units, as engines do.
+
+    Parameters
+    ----------
+    size : float
+        Bytes.
+
+    Returns
+    -------
+    str
+        ``"63 MB"`` for example.
+    """
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:  # noqa: PLR2004 - the step between decimal units
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

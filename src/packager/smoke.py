@@ -6,12 +6,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from packager.errors import ClaimError, PackagerError, UsageError
+from packager.errors import ClaimError, HostError, PackagerError, UsageError
 from packager.outputs.engine import Engine, Run
 
 __all__ = ["Limits", "Verdict", "replay"]
 
 _LAST_LINES = 6
+_FOREIGN = b"exec format error"  # in the words of runc and crun
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Verdict:
     outputs : list of dict
         For each output `name`, `compared`, `mismatched`, `largest_difference`.
     seconds : dict
-        For `load` and `predict`.
+        For `load`, and for `predict` where there were examples.
     """
 
     examples: int
@@ -56,11 +57,12 @@ def replay(engine: Engine, image: str, limits: Limits | None = None) -> Verdict:
         When a prediction differs from the recorded one by more than the tolerance, or the
         model breaks the seal's limits; says which row, or which limit.
     UsageError
-        When the predictor cannot be imported.
+        When there is no such image, or the predictor cannot be imported.
     HostError
-        When the engine cannot start it.
+        When the engine cannot start it, or it is for a machine of another kind.
     """
     limits = limits or Limits()
+    found = engine.get(image)
     run = engine.run_sealed(
         image,
         ["selftest", "--json"],
@@ -69,6 +71,8 @@ def replay(engine: Engine, image: str, limits: Limits | None = None) -> Verdict:
         processes=limits.processes,
     )
     report = _report(run)
+    if report is None and _FOREIGN in run.stderr:
+        raise _foreign(found, engine)
     if report is None:
         raise _broke_off(run, limits)
     if report["status"] == "error":
@@ -87,6 +91,15 @@ def _report(run: Run) -> dict[str, Any] | None:
         if isinstance(report, dict) and "status" in report:
             return report
     return None
+
+
+def _foreign(found: dict[str, Any], engine: Engine) -> HostError:
+    return HostError(
+        f"{engine.name} cannot execute an image for {found['Os']}/{found['Architecture']}",
+        where="smoke test",
+        hint="--no-smoke builds it unproved; or install emulation (qemu-user-static, "
+        "binfmt-support), or run packager smoke on such a machine.",
+    )
 
 
 def _broke_off(run: Run, limits: Limits) -> ClaimError:

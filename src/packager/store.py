@@ -3,38 +3,48 @@
 Nothing in the store is believed: a file counts only if its bytes give its name.  A file
 whose identity (inode, size, modification and change time) is what it was when its bytes
 were last hashed is not hashed again; changing a byte moves the change time, which no
-program can set back.
+program can set back.  Windows keeps no such time, so there every file is hashed.
+
+A store that is complete may be read-only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import errno
 import hashlib
 import json
 import os
+import queue
+import secrets
+import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import platformdirs
 import requests
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from packager import net
 from packager.errors import ClaimError, HostError
+from packager.files import Out, blaming, canonical_json, writing
 from packager.reporter import Reporter, Silent
 
-__all__ = ["Blob", "Store", "Wanted", "canonical_json", "replace_file"]
+__all__ = ["Blob", "Store", "Wanted"]
 
 _CHUNK = 1 << 16
 _CONNECTIONS = 6
+_CUTS = 10  # as often as this a download is resumed, if every attempt brings something
 _SETTLED_NS = 2_000_000_000
+_TELLS_CHANGES = os.name != "nt"  # elsewhere st_ctime is when a file was made
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,47 +75,7 @@ class Wanted:
     sha256: str
     size: int
     label: str
-    places: Callable[[], Sequence[str]]
-
-
-def canonical_json(value: object) -> bytes:
-    """Serialise to the one form whose digest is taken: sorted keys, no blanks, UTF-8."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, finds the old or the new one, never half.
-
-    Raises
-    ------
-    HostError
-        When the folder cannot be written.
-    """
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as out:
-            out.write(data)
-            _settle(out)
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-        Path(out.name).chmod(mode)
-        Path(out.name).replace(path)
-    except OSError as error:
-        raise HostError(f"cannot be written: {error.strerror}", where=str(path)) from None
-
-
-@functools.cache
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _settle(out: IO[bytes]) -> None:
-    out.flush()
-    os.fsync(out.fileno())
+    places: Callable[[], Iterable[str]]
 
 
 class Store:
@@ -127,9 +97,12 @@ class Store:
     def __init__(self, root: Path | None = None, reporter: Reporter | None = None) -> None:
         self.root = root or _default_root()
         self.reporter = reporter or Silent()
+        self._name = f"the store {self.root}"
         self._told: set[str] = set()
         self._lock = threading.Lock()
+        self._locks: dict[str, FileLock] = {}
         self._session: requests.Session | None = None
+        self._workplace: _Workplace | None = None
         for name in ("blobs", "seen", "notes", "locks", "partial"):
             try:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -141,25 +114,20 @@ class Store:
                 ) from None
 
     def get(self, sha256: str) -> Blob | None:
-        """Find bytes by their digest; a damaged file is removed, said once, and not found."""
+        """Find bytes by their digest; a damaged file is removed, said once, and not found.
+
+        Raises
+        ------
+        HostError
+            When the file is there and cannot be read, or is damaged and cannot be removed.
+        """
         path = self.root / "blobs" / sha256
         try:
-            now = _identity(path)
+            return self._checked(sha256, path) or self._heal(sha256, path)
         except FileNotFoundError:
             return None
-        seen = self.root / "seen" / sha256
-        with contextlib.suppress(OSError, ValueError):
-            if json.loads(seen.read_bytes()) == now:
-                return Blob(sha256, now[1], path)
-        if self._hash(path) == sha256:
-            self._remember_identity(sha256, now)
-            return Blob(sha256, now[1], path)
-        self._heal(sha256, path)
-        return None
-
-    def distrust(self, blob: Blob) -> None:
-        """Remove a blob whose bytes, as they were read just now, did not give its digest."""
-        self._heal(blob.sha256, blob.path)
+        except OSError as error:
+            raise HostError(f"cannot be read: {error.strerror}", where=str(path)) from None
 
     def add(self, write: Callable[[IO[bytes]], object]) -> Blob:
         """Keep what `write` writes; hashed while it is written, never read again.
@@ -167,18 +135,34 @@ class Store:
         Raises
         ------
         HostError
-            When the disk is full or the store cannot be written.
+            When the disk is full or the store cannot be written, or when `write` cannot
+            read what it writes.
         """
         with self._temporary() as out:
             hashing = _Hashing(out)
-            write(hashing)  # type: ignore[arg-type]  # a file as far as writers go
-            return self._keep(out, hashing.digest.hexdigest())
+            write(cast("IO[bytes]", hashing))
+            out.settle()
+            return self._keep(out.path, hashing.digest.hexdigest())
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Give a folder on the store's own disk, gone afterwards."""
-        with tempfile.TemporaryDirectory(dir=self.root / "partial") as folder:
-            yield Path(folder)
+        """Give a folder, gone afterwards, on the store's own disk if that can be written.
+
+        Raises
+        ------
+        HostError
+            When the disk is full, whoever filled it.
+        """
+        writable = os.access(self.root / "partial", os.W_OK)
+        parent = self._work() if writable else None
+        try:
+            with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
+                yield Path(folder)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            where = self._name if writable else tempfile.gettempdir()
+            raise HostError(f"cannot be written: {error.strerror}", where=where) from error
 
     def note(self, kind: str, key: str) -> Any | None:
         """Recall what was noted under a key; anything unreadable was never noted."""
@@ -188,13 +172,14 @@ class Store:
 
     def write_note(self, kind: str, key: str, value: object) -> None:
         """Note a JSON value under a key."""
-        replace_file(self.root / "notes" / f"{kind}-{key}.json", canonical_json(value))
+        if self.note(kind, key) != value:
+            self._replace(self.root / "notes" / f"{kind}-{key}.json", canonical_json(value))
 
     def fetch(self, wanted: Iterable[Wanted], *, step: str = "fetch") -> dict[str, Blob]:
         """Bring bytes into the store, in parallel, checked by hash.
 
         A download that was cut goes on where it stopped; the place where bytes were found
-        is remembered.
+        is remembered, unless its address holds a secret.
 
         Parameters
         ----------
@@ -219,26 +204,34 @@ class Store:
         found = {sha: blob for sha in unique if (blob := self.get(sha))}
         missing = [one for sha, one in unique.items() if sha not in found]
         total = sum(one.size for one in missing)
-        with ThreadPoolExecutor(_CONNECTIONS) as pool:
-            jobs = [pool.submit(self._fetch, one, step, total) for one in missing]
-            try:
-                found.update((blob.sha256, blob) for blob in (job.result() for job in jobs))
-            finally:
-                pool.shutdown(cancel_futures=True)
+        given_up = threading.Event()
+
+        def tell(amount: int) -> None:
+            if given_up.is_set():
+                raise _GivenUpError
+            self.reporter.advance(step, amount, total)
+
+        try:
+            jobs = _side_by_side(lambda one: self._fetch(one, tell), missing)
+            found.update((blob.sha256, blob) for blob in (job.result() for job in jobs))
+        finally:
+            given_up.set()
         return found
 
-    def _fetch(self, wanted: Wanted, step: str, total: int) -> Blob:
-        with FileLock(self.root / "locks" / wanted.sha256):
+    def _fetch(self, wanted: Wanted, tell: Callable[[int], None]) -> Blob:
+        with self._alone(wanted.sha256):
             if blob := self.get(wanted.sha256):
                 return blob
             failures: list[PlaceFailed] = []
             for place in self._places(wanted):
+                tell(0)
                 try:
-                    blob = self._download(wanted, place, step, total)
+                    blob = self._download(wanted, place, tell)
                 except PlaceFailed as failure:
                     failures.append(failure)
                     continue
-                self.write_note("place", wanted.sha256, net.without_credentials(place))
+                if not net.holds_secret(place):
+                    self.write_note("place", wanted.sha256, place)
                 return blob
         raise _explain(wanted, failures)
 
@@ -251,35 +244,49 @@ class Store:
             if place != remembered:
                 yield place
 
-    def _download(self, wanted: Wanted, place: str, step: str, total: int) -> Blob:
+    def _download(self, wanted: Wanted, place: str, tell: Callable[[int], None]) -> Blob:
         partial = self.root / "partial" / wanted.sha256
-        try:
-            with partial.open("ab") as out:
-                have = out.tell()
-                with self.session.get(place, stream=True, headers=_resume(have)) as answer:
-                    if have and answer.status_code != requests.codes.partial_content:
-                        out.truncate(0)
-                    if answer.status_code == requests.codes.requested_range_not_satisfiable:
-                        raise PlaceFailed(place, "was cut and cannot be resumed; try again")
-                    if not answer.ok:
-                        raise PlaceFailed(place, f"answers {answer.status_code} {answer.reason}")
-                    for chunk in answer.iter_content(_CHUNK):
-                        out.write(chunk)
-                        self.reporter.advance(step, len(chunk), total)
-                        if wanted.size and out.tell() > wanted.size:
-                            break
-                _settle(out)
-        except requests.RequestException as error:
-            raise PlaceFailed(place, net.reasons(error)) from None
-        except OSError as error:
-            raise HostError(f"the store cannot be written: {error}", where=str(partial)) from None
+        left_over = _size(partial) > 0
+        for cuts in range(_CUTS + 1):
+            before = _size(partial)
+            try:
+                self._stream(wanted, place, partial, tell)
+                break
+            except requests.RequestException as error:
+                if cuts == _CUTS or _size(partial) <= before:
+                    raise PlaceFailed(place, net.reasons(error)) from None
         digest = self._hash(partial)
         if digest != wanted.sha256:
             partial.unlink()
-            if have:  # what was left of an earlier download may be the wrong part
-                return self._download(wanted, place, step, total)
+            if left_over:  # what was left of an earlier run may be the wrong part
+                return self._download(wanted, place, tell)
             raise PlaceFailed(place, f"has other bytes: sha256 {digest}", wrong=True)
-        return self._keep_file(partial, digest)
+        return self._keep(partial, digest)
+
+    def _stream(
+        self, wanted: Wanted, place: str, partial: Path, tell: Callable[[int], None]
+    ) -> None:
+        """Append what a place has to what is there."""
+        have = _size(partial)
+        if wanted.size and have == wanted.size:
+            return
+        with (
+            Out(partial, "ab", self._name) as out,
+            self.session.get(place, stream=True, headers=_resume(have)) as answer,
+        ):
+            if have and answer.status_code == requests.codes.requested_range_not_satisfiable:
+                out.restart()  # so what was there is no part of it
+                return
+            if not answer.ok:
+                raise PlaceFailed(place, f"answers {answer.status_code} {answer.reason}")
+            if have and answer.status_code != requests.codes.partial_content:
+                out.restart()
+            for chunk in answer.iter_content(_CHUNK):
+                tell(len(chunk))
+                out.write(chunk)
+                if wanted.size and out.tell() > wanted.size:
+                    break
+            out.settle()
 
     @property
     def session(self) -> requests.Session:
@@ -289,43 +296,73 @@ class Store:
             return self._session
 
     @contextlib.contextmanager
-    def _temporary(self) -> Iterator[IO[bytes]]:
+    def _alone(self, sha256: str) -> Iterator[None]:
+        """Keep all other runs and threads from making or removing the same bytes."""
+        lock = self._locks.setdefault(sha256, FileLock(self.root / "locks" / sha256))
+        with blaming(self._name):
+            lock.acquire()
         try:
-            with tempfile.NamedTemporaryFile(dir=self.root / "partial", delete=False) as out:
-                try:
-                    yield out
-                finally:
-                    Path(out.name).unlink(missing_ok=True)
-        except OSError as error:
-            raise HostError(
-                f"the store cannot be written: {error.strerror}", where=str(self.root)
-            ) from None
+            yield
+        finally:
+            lock.release()
 
-    def _keep(self, out: IO[bytes], sha256: str) -> Blob:
-        _settle(out)
-        return self._keep_file(Path(out.name), sha256)
+    def _work(self) -> Path:
+        """Give the folder of this run's own temporary files."""
+        with self._lock, blaming(self._name):
+            self._workplace = self._workplace or _Workplace(self.root)
+            return self._workplace.folder
 
-    def _keep_file(self, file: Path, sha256: str) -> Blob:
+    @contextlib.contextmanager
+    def _temporary(self) -> Iterator[Out]:
+        with writing(self._work() / secrets.token_hex(8), self._name) as out:
+            yield out
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        with self._temporary() as out:
+            out.write(data)
+            out.settle()
+            with blaming(self._name):
+                out.path.replace(path)
+
+    def _keep(self, file: Path, sha256: str) -> Blob:
         path = self.root / "blobs" / sha256
-        file.chmod(0o444)
-        file.replace(path)
-        identity = _identity(path)
+        with self._alone(sha256), blaming(self._name):
+            file.chmod(0o444)
+            file.replace(path)
+            identity = _identity(path)
         self._remember_identity(sha256, identity)
         return Blob(sha256, identity[1], path)
+
+    def _checked(self, sha256: str, path: Path) -> Blob | None:
+        now = _identity(path)
+        if _TELLS_CHANGES:
+            with contextlib.suppress(OSError, ValueError):
+                if json.loads((self.root / "seen" / sha256).read_bytes()) == now:
+                    return Blob(sha256, now[1], path)
+        if self._hash(path) != sha256:
+            return None
+        self._remember_identity(sha256, now)
+        return Blob(sha256, now[1], path)
 
     def _remember_identity(self, sha256: str, identity: list[int]) -> None:
         # A file written to within the clock's own grain keeps its times (git calls this
         # racy); such a young one is hashed again next time.
-        if time.time_ns() - identity[3] > _SETTLED_NS:
-            replace_file(self.root / "seen" / sha256, canonical_json(identity))
+        if _TELLS_CHANGES and time.time_ns() - identity[3] > _SETTLED_NS:
+            with contextlib.suppress(HostError):  # it saves time, nothing else
+                self._replace(self.root / "seen" / sha256, canonical_json(identity))
 
-    def _heal(self, sha256: str, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        (self.root / "seen" / sha256).unlink(missing_ok=True)
+    def _heal(self, sha256: str, path: Path) -> Blob | None:
+        with self._alone(sha256):
+            if blob := self._checked(sha256, path):
+                return blob  # another run was quicker
+            with blaming(self._name):
+                path.unlink()
+                (self.root / "seen" / sha256).unlink(missing_ok=True)
         with self._lock:
             if sha256 not in self._told:
                 self._told.add(sha256)
                 self.reporter.note(f"the store's copy of sha256:{sha256[:12]}… was damaged: healed")
+        return None
 
     @staticmethod
     def _hash(path: Path) -> str:
@@ -341,10 +378,68 @@ class PlaceFailed(Exception):  # noqa: N818 - not an error yet: another place ma
         self.wrong = wrong
 
 
+class _GivenUpError(Exception):
+    """Nobody waits for this download any more."""
+
+
+class _Workplace:
+    """A folder for what one run has not finished; a lock that dies with the run protects it."""
+
+    def __init__(self, root: Path) -> None:
+        _sweep(root)
+        name = f"run-{secrets.token_hex(8)}"
+        lock = FileLock(root / "locks" / name, thread_local=False)
+        lock.acquire()
+        self.folder = root / "partial" / name
+        self.folder.mkdir()
+        weakref.finalize(self, _clear, self.folder, lock)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what runs that were killed have left."""
+    for path in (root / "locks").glob("run-*"):
+        lock = FileLock(path, thread_local=False)
+        with contextlib.suppress(Timeout, OSError):
+            lock.acquire(blocking=False)
+            _clear(root / "partial" / path.name, lock)
+
+
+def _clear(folder: Path, lock: FileLock) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    lock.release()
+    with contextlib.suppress(OSError):
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _side_by_side(work: Callable[[Wanted], Blob], items: Sequence[Wanted]) -> list[Future[Blob]]:
+    """Start work in threads that need not be waited for.
+
+    The threads of an executor are joined when the program ends, and nothing interrupts
+    one that listens to a silent server.
+    """
+    waiting: queue.SimpleQueue[tuple[Wanted, Future[Blob]]] = queue.SimpleQueue()
+    futures: list[Future[Blob]] = [Future() for _ in items]
+    for pair in zip(items, futures, strict=True):
+        waiting.put(pair)
+
+    def run() -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                item, future = waiting.get_nowait()
+                try:
+                    future.set_result(work(item))
+                except BaseException as error:  # noqa: BLE001 - raised where the result is asked
+                    future.set_exception(error)
+
+    for _ in range(min(_CONNECTIONS, len(items))):
+        threading.Thread(target=run, daemon=True).start()
+    return futures
+
+
 class _Hashing:
     """A file that hashes what is written through it."""
 
-    def __init__(self, out: IO[bytes]) -> None:
+    def __init__(self, out: Out) -> None:
         self._out = out
         self.digest = hashlib.sha256()
 
@@ -361,6 +456,10 @@ def _default_root() -> Path:
 def _identity(path: Path) -> list[int]:
     stat = path.stat()
     return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _resume(have: int) -> dict[str, str]:

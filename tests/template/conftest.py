@@ -13,6 +13,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 
+# Marks what uses `project`, so that parallel runs set up one repository and not one each.
+ONE_WORKER = pytest.mark.xdist_group("baked repository")
+ANSWERS = {
+    "project_name": """-- "It's" a \\ `pingüin` 🐧""",
+    "description": """C:\\new "quoted" '''three''' \\""",
+    "author_name": """Conan "the \\ Barbarian" O'Brien, van der Mäß""",
+    "author_email": "conan+barbarian@example.org",
+    "license": "BSD-3-Clause",
+    "project_slug": "hostile-birds.2",
+    "package_name": "birds",
+}
+
 
 @pytest.fixture(scope="session")
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -111,6 +123,23 @@ def make(clean_environment: dict[str, str], git_user: dict[str, str]) -> Make:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def project(bake: Bake, make: Make, git_user: dict[str, str]) -> Path:
+    """A repository after `make setup`; packager comes from this checkout."""
+    folder = bake(environment=git_user, **ANSWERS)
+    done = make(folder, "setup")
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(project: Path, make: Make) -> Path:
+    """The models folder after `make train`."""
+    done = make(project, "train")
+    assert done.returncode == 0, done.stdout
+    return project / "models"
 
 
 def files(project: Path) -> dict[str, bytes]:

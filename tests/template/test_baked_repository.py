@@ -17,20 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, Bake, Make
+from .conftest import ANSWERS, ONE_WORKER, ROOT, Make
 
-# One worker for all, so that parallel runs set up one repository and not one each.
-pytestmark = pytest.mark.xdist_group("baked repository")
+pytestmark = ONE_WORKER
 
-ANSWERS = {
-    "project_name": """-- "It's" a \\ `pingüin` 🐧""",
-    "description": """C:\\new "quoted" '''three''' \\""",
-    "author_name": """Conan "the \\ Barbarian" O'Brien, van der Mäß""",
-    "author_email": "conan+barbarian@example.org",
-    "license": "BSD-3-Clause",
-    "project_slug": "hostile-birds.2",
-    "package_name": "birds",
-}
 LOCKS = ["packager.lock", "requirements-dev.txt", "requirements.txt"]
 GATES = ["lint", "format-check", "test", "docs", "lock-check"]
 
@@ -55,23 +45,6 @@ def changed(path: Path, old: str, new: str) -> Iterator[None]:
         yield
     finally:
         path.write_bytes(before)
-
-
-@pytest.fixture(scope="session")
-def project(bake: Bake, make: Make, git_user: dict[str, str]) -> Path:
-    """A repository after `make setup`; packager comes from this checkout."""
-    folder = bake(environment=git_user, **ANSWERS)
-    done = make(folder, "setup")
-    assert done.returncode == 0, done.stdout
-    return folder
-
-
-@pytest.fixture(scope="session")
-def trained(project: Path, make: Make) -> Path:
-    """The models folder after `make train`."""
-    done = make(project, "train")
-    assert done.returncode == 0, done.stdout
-    return project / "models"
 
 
 def test_setup_adds_the_locks_and_changes_nothing_else(project: Path) -> None:

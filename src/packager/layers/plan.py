@@ -18,13 +18,14 @@ from typing import Any, Literal
 
 from packager import formats, runtime
 from packager.errors import ClaimError
+from packager.files import canonical_json
 from packager.layers import deb, tar, tree, wheel
 from packager.layers.bytecode import Interpreter, compile_entries
 from packager.layers.tar import Entry, data_entry
 from packager.layers.wheel import Site
 from packager.lock.lockfile import Lock, WheelPin
 from packager.project import PLATFORMS, Project
-from packager.store import Blob, Store, canonical_json
+from packager.store import Blob, Store
 
 __all__ = ["Bench", "Layer", "Recipe", "make", "plan"]
 
@@ -99,7 +100,7 @@ def plan(
     blobs: Mapping[str, Blob],
     store: Store,
     *,
-    model: str,
+    model: tree.Model,
     code: list[tuple[str, bytes]],
     facts: Mapping[str, bytes],
 ) -> list[Recipe]:
@@ -113,8 +114,8 @@ def plan(
         Every locked file, by its sha256.
     store : Store
         Remembers which wheels share paths, and each wheel's bytecode.
-    model : str
-        The model's digest.
+    model : tree.Model
+        The model, as `tree.read_model` reads it.
     code : list of (str, bytes)
         The project's files, as `tree.code_files` reads them.
     facts : mapping of str to bytes
@@ -126,7 +127,7 @@ def plan(
         When two wheels own one path and disagree.
     """
     planner = _Planner(project, lock, platform, blobs, store)
-    model_key = [model, str(project.model)]
+    model_key = [model.digest, str(project.model)]
     return [
         *planner.base(),
         *planner.wheels(),
@@ -136,7 +137,7 @@ def plan(
             str(project.model),
             _key("model", model_key),
             1,
-            lambda _: tree.model_entries(project),
+            lambda _: list(model.entries),
         ),
         planner.code(code, facts),
     ]
@@ -212,7 +213,7 @@ class _Planner:
         return recipes
 
     def wheels(self) -> list[Recipe]:
-        sharing = self._sharing()
+        sharing, _ = self._paths()
         candidates = [pin for pin in self.pins if pin.size >= _BIG and pin.file not in sharing]
         biggest = sorted(candidates, key=lambda pin: (-pin.size, pin.file))[:_MOST_BIG]
         # One order for everybody, whatever else a project uses, so that chains share a prefix.
@@ -258,27 +259,51 @@ class _Planner:
             self.store.write_note("bytecode", key, blob.sha256)
         return tar.read(blob.path, pin.file)
 
-    def _sharing(self) -> set[str]:
-        """Name the wheels that share a path with another: one layer of them settles it."""
-        key = _key("sharing", *self._key_of(self.pins))
-        if (known := self.store.note("sharing", key)) is not None:
-            return set(known)
-        owned = {pin.file: {entry.path for entry in self._entries(pin)} for pin in self.pins}
-        owners = Counter(path for paths in owned.values() for path in paths)
-        shared = {path for path, count in owners.items() if count > 1}
-        found = sorted(file for file, paths in owned.items() if paths & shared)
-        self.store.write_note("sharing", key, found)
-        return set(found)
+    def _paths(self) -> tuple[set[str], set[str]]:
+        """Find the wheels that share a path with another, and all top names of all wheels.
+
+        Which wheels share is known from their tables of contents, read once and noted.
+        """
+        key = _key("paths", *self._key_of(self.pins))
+        if (known := self.store.note("paths", key)) is None:
+            owned = {pin.file: [one.path for one in self._entries(pin)] for pin in self.pins}
+            owners = Counter(path for paths in owned.values() for path in paths)
+            sharing = [file for file, paths in owned.items() if any(owners[p] > 1 for p in paths)]
+            known = [sharing, sorted({self._top(path) for path in owners})]
+            self.store.write_note("paths", key, known)
+        return set(known[0]), set(known[1])
+
+    def _top(self, path: str) -> str:
+        return path.removeprefix(f"{self.site.packages}/").partition("/")[0]
+
+    def _refuse_hiding(self, code: list[Entry]) -> None:
+        """Refuse code that would replace files of a wheel or of the runtime."""
+        ours = {self._top(entry.path) for entry in code if self.site.packages in entry.path}
+        owners = [entry for entry in self._runtime_entries() if self._top(entry.path) in ours]
+        if ours & self._paths()[1]:
+            owners += [entry for pin in self.pins for entry in self._entries(pin)]
+        owner_of = {entry.path: entry.owner for entry in owners}
+        for entry in code:
+            if entry.path in owner_of:
+                raise ClaimError(
+                    f"would replace /{entry.path} of {owner_of[entry.path]}",
+                    where=entry.owner,
+                    hint="Give your package another name.",
+                )
 
     def runtime(self) -> Recipe:
-        folder = f"{self.site.packages}/packager_runtime"
-        made = [data_entry(f"{folder}/{name}", data) for name, data in runtime.files()]
+        made = self._runtime_entries()
         key = _key("runtime", self.compiler, runtime.digest(), asdict(self.site))
         what = "packager_runtime"
         return Recipe("runtime", what, key, len(made), lambda bench: self._with_own(made, bench))
 
+    def _runtime_entries(self) -> list[Entry]:
+        folder = f"{self.site.packages}/packager_runtime"
+        return [data_entry(f"{folder}/{name}", data) for name, data in runtime.files()]
+
     def code(self, files: list[tuple[str, bytes]], facts: Mapping[str, bytes]) -> Recipe:
         made = tree.code_entries(self.project, files, self.site)
+        self._refuse_hiding(made)
         made += [data_entry(f"{tree.ROOT}/{name}", data) for name, data in sorted(facts.items())]
         listing = [[entry.path, entry.mode, _sha256_of(entry)] for entry in made]
         key = _key("code", self.compiler, listing)

@@ -56,6 +56,9 @@ class Entry:
         Opens the content of a file, afresh at each call.
     owner : str
         Whose file it is, for messages: a wheel, a package, the project.
+    sha256 : str
+        Hex digest that the content must have, where it could change after it was digested;
+        empty where it cannot.
     """
 
     path: str
@@ -65,6 +68,7 @@ class Entry:
     target: str = ""
     open: Callable[[], io.BufferedIOBase] | None = field(default=None, compare=False)
     owner: str = ""
+    sha256: str = ""
 
 
 def data_entry(path: str, data: bytes, *, mode: int = 0o644, owner: str = "packager") -> Entry:
@@ -126,7 +130,7 @@ def chunks(entries: Iterable[Entry]) -> Iterator[bytes]:
     Raises
     ------
     ClaimError
-        When a file yields another number of bytes than its entry says.
+        When a file does not yield what its entry says.
     """
     for entry in entries:
         yield _header(entry)
@@ -240,11 +244,13 @@ def _header(entry: Entry) -> bytes:
 
 def _content(entry: Entry) -> Iterator[bytes]:
     assert entry.open is not None
-    found = 0
+    found, digest = 0, hashlib.sha256()
     with entry.open() as stream:
         while chunk := stream.read(_CHUNK):
             found += len(chunk)
+            if entry.sha256:
+                digest.update(chunk)
             yield chunk
-    if found != entry.size:
-        raise ClaimError(f"{entry.owner}: {entry.path} has {found} bytes, {entry.size} expected")
+    if found != entry.size or entry.sha256 not in {"", digest.hexdigest()}:
+        raise ClaimError(f"/{entry.path} changed while it was read", where=entry.owner)
     yield b"\0" * (-found % tarfile.BLOCKSIZE)

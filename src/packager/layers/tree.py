@@ -1,105 +1,142 @@
-"""The project's own files as entries: its model, its code as git stores it, its examples."""
+"""The project's own files as entries: its model, its code as git stores it."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-import subprocess
+import re
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from packager.errors import ClaimError, HostError, UsageError
+from packaging.utils import canonicalize_name
+
+from packager import git
+from packager.errors import ClaimError, UsageError
 from packager.layers.tar import Entry, data_entry
 from packager.layers.wheel import Site, record_file, record_row, script
 from packager.project import Project
 
-__all__ = ["ROOT", "code_entries", "code_files", "model_digest", "model_entries"]
+__all__ = ["ROOT", "Model", "code_entries", "code_files", "importable", "read_model"]
 
 ROOT = "srv/packager"
 """The image's folder for the model and the facts about it."""
 
+_MODEL = "pyproject.toml: tool.packager.model"
+_CODE = "pyproject.toml: tool.packager.code"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _GENERATED = {"__pycache__"}
 
 
-def model_files(project: Project) -> list[tuple[str, Path]]:
-    """List the files of the model, by path relative to the model's own parent.
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that was read once.
+
+    `digest` is ``"sha256:"`` and 64 hex digits: of a file its own, of a folder that of the
+    sorted lines ``<sha256>  <path below it>``.  The entries know what they must yield when
+    they are read again.
+    """
+
+    digest: str
+    entries: tuple[Entry, ...]
+
+
+def read_model(project: Project) -> Model:
+    """Digest the model, file by file.
 
     Raises
     ------
     UsageError
-        When there is none, when it lies outside the repository, or when it is a git-LFS
-        pointer instead of a model.
+        When there is none, when a part of it lies outside the repository or has a name that
+        cannot be written down, or when it is a git-LFS pointer instead of a model.
     """
     path = project.root / project.model
-    where = "pyproject.toml: tool.packager.model"
+    entries = [_model_entry(project, file) for file in _model_files(project, path)]
+    if path.is_file():
+        return Model(f"sha256:{entries[0].sha256}", tuple(entries))
+    above = f"{ROOT}/model/{path.name}/"
+    lines = sorted((entry.path.removeprefix(above), entry.sha256) for entry in entries)
+    listing = "".join(f"{digest}  {name}\n" for name, digest in lines)
+    return Model(f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}", tuple(entries))
+
+
+def _model_files(project: Project, path: Path) -> list[Path]:
     if not path.exists():
         raise UsageError(
             f"{project.model} does not exist",
-            where=where,
+            where=_MODEL,
             hint="Train and export the model first, or correct the path.",
         )
-    if not path.resolve().is_relative_to(project.root):
-        raise UsageError(f"{project.model} is a link out of the repository", where=where)
-    if path.is_file():
-        found = [(path.name, path)]
-    else:
-        inner = sorted(file for file in path.rglob("*") if file.is_file())
-        found = [(f"{path.name}/{file.relative_to(path).as_posix()}", file) for file in inner]
+    inner = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in [path, *inner]:
+        _refuse_outside(project.root, file, _MODEL)
+    for link in inner:
+        if link.is_symlink() and not link.is_file():
+            name = link.relative_to(project.root).as_posix()
+            raise UsageError(f"{name} is a link, but not to a file", where=_MODEL)
+    found = [file for file in inner if file.is_file()]
     if not found:
-        raise UsageError(f"{project.model} is an empty folder", where=where)
-    for _, file in found:
-        with file.open("rb") as stream:
-            if stream.read(len(_LFS)) == _LFS:
-                raise UsageError(
-                    f"{file.relative_to(path.parent)} is a git-LFS pointer, not a model",
-                    where=where,
-                    hint="git lfs pull fetches the file that it points to.",
-                )
+        raise UsageError(f"{project.model} is an empty folder", where=_MODEL)
     return found
 
 
-def model_digest(project: Project) -> str:
-    """Digest the model: of a file its sha256, of a folder that of its ``sha256  path`` lines.
-
-    Returns
-    -------
-    str
-        ``"sha256:"`` and 64 hex digits.
-    """
-    files = model_files(project)
-    if (project.root / project.model).is_file():
-        return f"sha256:{_sha256(files[0][1])}"
-    lines = sorted((name.partition("/")[2], _sha256(path)) for name, path in files)
-    listing = "".join(f"{digest}  {name}\n" for name, digest in lines)
-    return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
-
-
-def _sha256(path: Path) -> str:
+def _model_entry(project: Project, path: Path) -> Entry:
+    name = path.relative_to(project.root).as_posix()
+    _refuse_name(name, _MODEL)
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        _refuse_pointer(name, stream.read(len(_LFS)), _MODEL)
+        stream.seek(0)
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        size = stream.tell()
+    inner = path.relative_to((project.root / project.model).parent).as_posix()
+    return Entry(
+        f"{ROOT}/model/{inner}",
+        size=size,
+        open=partial(_open, path),
+        owner=name,
+        sha256=sha256,
+    )
 
 
-def model_entries(project: Project) -> list[Entry]:
-    """List the model's files as entries."""
-    return [
-        Entry(
-            f"{ROOT}/model/{name}",
-            size=path.stat().st_size,
-            open=lambda path=path: path.open("rb"),  # type: ignore[misc]
-            owner=str(project.model),
+def _open(path: Path) -> io.BufferedReader:
+    return path.open("rb")
+
+
+def _refuse_outside(root: Path, path: Path, where: str) -> None:
+    if not path.resolve().is_relative_to(root):
+        name = path.relative_to(root).as_posix()
+        raise UsageError(f"{name} is a link out of the repository", where=where)
+
+
+def _refuse_pointer(name: str, data: bytes, where: str) -> None:
+    if data.startswith(_LFS):
+        raise UsageError(
+            f"{name} is a git-LFS pointer, not the file itself",
+            where=where,
+            hint="git lfs pull fetches what it points to.",
         )
-        for name, path in model_files(project)
-    ]
+
+
+def _refuse_name(name: str, where: str) -> None:
+    # Bytes that are not UTF-8 arrive as lone surrogates.
+    if re.search("[\r\n\ud800-\udfff]", name):
+        raise UsageError(
+            f"the file name {name!a} is not one line of UTF-8",
+            where=where,
+            hint="Rename the file.",
+        )
 
 
 def code_files(project: Project) -> list[tuple[str, bytes]]:
-    """Read the project's code as git stores it, whatever the checkout's settings.
+    """Read the project's code as git stores it, whatever the user's and checkout's settings.
 
-    In a git repository these are the files that git tracks or would add, each with the
-    bytes that git would store (line endings and filters undone).  Without git, from a
-    source archive, they are the files that are there.
+    In a git repository these are the files that git tracks, or would add going by
+    ``.gitignore`` alone.  Line endings are what git stores going by ``.gitattributes`` alone;
+    filters, which only a user's settings define, do not run.  Without git, from a source
+    archive, they are the files that are there.
 
     Returns
     -------
@@ -109,62 +146,83 @@ def code_files(project: Project) -> list[tuple[str, bytes]]:
     Raises
     ------
     UsageError
-        When there is no code.
+        When there is no code, or a file of it lies outside the repository, is a git-LFS
+        pointer, or has a name that cannot be written down.
     HostError
-        When git is there but fails.
+        When this is a git repository and git fails.
     """
-    names = [str(path) for path in project.code]
-    listed = _git_files(project.root, names)
-    if listed is None:
-        listed = _found_files(project.root, names)
-        files = [(name, (project.root / name).read_bytes()) for name in listed]
-    else:
-        files = _as_stored(project.root, listed)
-    if names and not files:
+    root, folders = project.root, [str(path) for path in project.code]
+    if not folders:
+        return []
+    with_git = git.is_repository(root)
+    listed = _git_files(root, folders) if with_git else _found_files(root, folders)
+    names = sorted({name for name in listed if (root / name).is_file() and not _generated(name)})
+    if not names:
         raise UsageError(
-            f"no files in {', '.join(names)}", where="pyproject.toml: tool.packager.code"
+            f"no files in {', '.join(folders)}",
+            where=_CODE,
+            hint="Files that .gitignore names are left out." if with_git else "",
         )
-    return sorted(files)
-
-
-def _git_files(root: Path, names: list[str]) -> list[str] | None:
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *names]
-    try:
-        run = subprocess.run(command, cwd=root, capture_output=True, check=False)
-    except FileNotFoundError:
-        return None
-    if run.returncode:
-        return None  # not a repository
-    listed = {os.fsdecode(name) for name in run.stdout.split(b"\0") if name}
-    return [name for name in listed if (root / name).is_file() and not _is_generated(name)]
-
-
-def _found_files(root: Path, names: Iterable[str]) -> list[str]:
-    found = []
     for name in names:
-        path = root / name
-        files = [path] if path.is_file() else (file for file in path.rglob("*") if file.is_file())
-        found += [file.relative_to(root).as_posix() for file in files]
-    return [name for name in found if not _is_generated(name)]
+        _refuse_name(name, _CODE)
+        _refuse_outside(root, root / name, _CODE)
+    contents = _as_stored(root, folders, names) if with_git else _as_found(root, names)
+    for name, data in zip(names, contents, strict=True):
+        _refuse_pointer(name, data, _CODE)
+    return list(zip(names, contents, strict=True))
 
 
-def _is_generated(name: str) -> bool:
+def _git_files(root: Path, folders: list[str]) -> list[str]:
+    listed = git.run(root, "ls-files", "-z", "--cached", *git.UNTRACKED, "--", *folders)
+    return [os.fsdecode(name) for name in listed.split(b"\0") if name]
+
+
+def _found_files(root: Path, folders: Iterable[str]) -> list[str]:
+    found = [file for name in folders for file in [root / name, *(root / name).rglob("*")]]
+    return [file.relative_to(root).as_posix() for file in found]
+
+
+def _generated(name: str) -> bool:
     return bool(_GENERATED & set(PurePosixPath(name).parts)) or name.endswith(".pyc")
 
 
-def _as_stored(root: Path, names: list[str]) -> list[tuple[str, bytes]]:
-    """Ask git for the bytes that it would store, without storing them in the repository."""
+def _as_found(root: Path, names: list[str]) -> list[bytes]:
+    return [(root / name).read_bytes() for name in names]
+
+
+def _as_stored(root: Path, folders: list[str], names: list[str]) -> list[bytes]:
+    """Let git store files, in a scratch repository that no setting of the user's reaches."""
+    asked = ("--show-toplevel", "--show-object-format", "--git-path", "objects")
+    top, algorithm, objects = os.fsdecode(git.run(root, "rev-parse", *asked)).splitlines()
+    index = git.run(root, "ls-files", "-z", "--stage", "--full-name", "--", *folders)
+    # A link's content is its target's.
+    stored = [
+        (root / name).resolve().relative_to(root).as_posix() if (root / name).is_symlink() else name
+        for name in names
+    ]
     with tempfile.TemporaryDirectory() as scratch:
-        objects = _git(root, ["rev-parse", "--git-path", "objects"]).strip()
         environment = {
-            **os.environ,
-            "GIT_OBJECT_DIRECTORY": scratch,
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str((root / os.fsdecode(objects)).resolve()),
+            "GIT_DIR": scratch,
+            "GIT_WORK_TREE": top,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_ATTR_NOSYSTEM": "1",
+            "HOME": scratch,
+            "XDG_CONFIG_HOME": scratch,
         }
-        paths = "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
-        ids = _git(root, ["hash-object", "-w", "--stdin-paths"], paths, environment)
-        batch = _git(root, ["cat-file", "--batch"], ids, environment)
-    return list(zip(names, _split_batch(batch, len(names)), strict=True))
+        run = partial(git.run, root, environment=environment)
+        run("init", "--quiet", "--template=", f"--object-format={algorithm}")
+        alternates = Path(scratch, "objects", "info", "alternates")
+        alternates.parent.mkdir(exist_ok=True)
+        alternates.write_bytes(os.fsencode(f"{(root / objects).resolve()}\n"))
+        # git leaves the line endings of a file alone that is stored with carriage returns.
+        run("update-index", "-z", "--index-info", data=index)
+        run(
+            *("-c", "core.autocrlf=input", "-c", "core.fsync=none"),
+            *("update-index", "--add", "-z", "--stdin"),
+            data=b"".join(os.fsencode(name) + b"\0" for name in stored),
+        )
+        wanted = b"".join(b":./" + os.fsencode(name) + b"\n" for name in stored)
+        return _split_batch(run("cat-file", "--batch", data=wanted), len(stored))
 
 
 def _split_batch(batch: bytes, count: int) -> list[bytes]:
@@ -177,17 +235,6 @@ def _split_batch(batch: bytes, count: int) -> list[bytes]:
     return contents
 
 
-def _git(
-    root: Path, command: list[str], data: bytes = b"", environment: dict[str, str] | None = None
-) -> bytes:
-    run = subprocess.run(
-        ["git", *command], cwd=root, input=data, env=environment, capture_output=True, check=False
-    )
-    if run.returncode:
-        raise HostError(f"git {command[0]} failed", hint=os.fsdecode(run.stderr).strip())
-    return run.stdout
-
-
 def code_entries(project: Project, files: list[tuple[str, bytes]], site: Site) -> list[Entry]:
     """List the code, with a synthesised dist-info, as entries of the site folder.
 
@@ -195,7 +242,7 @@ def code_entries(project: Project, files: list[tuple[str, bytes]], site: Site) -
     `importlib.metadata` and entry points work as after an installation.
     """
     entries = [
-        data_entry(f"{site.packages}/{_importable(project, name)}", data, owner=name)
+        data_entry(f"{site.packages}/{importable(project, name)}", data, owner=name)
         for name, data in files
     ]
     scripts = project.entry_points.get("console_scripts", {})
@@ -208,7 +255,8 @@ def code_entries(project: Project, files: list[tuple[str, bytes]], site: Site) -
     return entries + _dist_info(project, files, site)
 
 
-def _importable(project: Project, name: str) -> str:
+def importable(project: Project, name: str) -> str:
+    """Say where below the site folder a file of the code goes, by its path in the repository."""
     for code in project.code:
         if PurePosixPath(name).is_relative_to(code):
             return str(PurePosixPath(name).relative_to(code.parent))
@@ -216,9 +264,7 @@ def _importable(project: Project, name: str) -> str:
 
 
 def _dist_info(project: Project, files: list[tuple[str, bytes]], site: Site) -> list[Entry]:
-    folder = (
-        f"{project.name.replace('-', '_').replace('.', '_').lower()}-{project.version}.dist-info"
-    )
+    folder = f"{canonicalize_name(project.name).replace('-', '_')}-{project.version}.dist-info"
     metadata = f"Metadata-Version: 2.4\nName: {project.name}\nVersion: {project.version}\n"
     if project.description:
         metadata += f"Summary: {' '.join(project.description.split())}\n"
@@ -233,7 +279,7 @@ def _dist_info(project: Project, files: list[tuple[str, bytes]], site: Site) -> 
     made = {"METADATA": metadata.encode(), "INSTALLER": b"packager\n"}
     if points:
         made["entry_points.txt"] = points.encode()
-    rows = [record_row(_importable(project, name), data) for name, data in files]
+    rows = [record_row(importable(project, name), data) for name, data in files]
     rows += [record_row(f"{folder}/{name}", data) for name, data in made.items()]
     rows.append((f"{folder}/RECORD", "", ""))
     made["RECORD"] = record_file(rows)

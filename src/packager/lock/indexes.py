@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -21,10 +21,12 @@ from pypi_simple import (
 )
 
 from packager import net
-from packager.errors import HostError
+from packager.errors import HostError, PackagerError, UsageError
 from packager.project import Hints
 
 __all__ = ["Found", "Indexes"]
+
+_Ask = Callable[[str, str], list[DistributionPackage]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,10 @@ class Indexes:
     def __init__(self, session: Callable[[], requests.Session], hints: Hints) -> None:
         self._session = session
         self._hints = hints
-        self.files = functools.cache(self._files)
+        self._offers = functools.cache(self._offered)
+        self._failed: dict[tuple[_Ask, str], PackagerError] = {}
 
-    def _files(self, name: str) -> list[Found]:
+    def files(self, name: str) -> list[Found]:
         """List the files that any place offers for a project (its normalised name).
 
         Raises
@@ -62,18 +65,45 @@ class Indexes:
         HostError
             When an index cannot be reached, or answers with an error; not when it does
             not know the project.
+        UsageError
+            When a link folder does not exist.
         """
-        found = []
-        settings = net.pip_settings()
-        for index in dict.fromkeys([*settings.index_urls, *self._hints.extra_index_urls]):
-            found += [_found(package, index) for package in self._ask(index, name)]
-        for link in dict.fromkeys([*settings.find_links, *self._hints.find_links]):
-            found += [_found(package, link) for package in self._look(link, name)]
-        return found
+        return [found for place in self._places() for found in self._offers(*place, name)]
 
-    def places(self, name: str, file: str) -> list[str]:
-        """List the addresses of one file."""
-        return [one.url for one in self.files(canonicalize_name(name)) if one.file == file]
+    def places(self, name: str, file: str) -> Iterator[str]:
+        """Find the addresses of one file; a place is asked when those before did not serve.
+
+        Raises
+        ------
+        PackagerError
+            As for `files`, but only when no other place has the file.
+        """
+        known = False
+        for place in self._places():
+            # One that cannot be asked keeps everybody waiting: so it is asked only once.
+            if place in self._failed:
+                continue
+            try:
+                offered = self._offers(*place, canonicalize_name(name))
+            except PackagerError as error:
+                self._failed[place] = error
+                continue
+            for one in offered:
+                if one.file == file:
+                    known = True
+                    yield one.url
+        if not known and self._failed:
+            raise next(iter(self._failed.values()))
+
+    def _places(self) -> list[tuple[_Ask, str]]:
+        settings, hints = net.pip_settings(), self._hints
+        indexes = dict.fromkeys([*settings.index_urls, *hints.extra_index_urls])
+        links = dict.fromkeys([*settings.find_links, *hints.find_links])
+        return [*((self._ask, index) for index in indexes), *((self._look, link) for link in links)]
+
+    @staticmethod
+    def _offered(ask: _Ask, place: str, name: str) -> list[Found]:
+        return [_found(package, place) for package in ask(place, name)]
 
     def _ask(self, index: str, name: str) -> list[DistributionPackage]:
         if folder := _local(index):
@@ -92,16 +122,10 @@ class Indexes:
             ) from None
 
     def _look(self, link: str, name: str) -> list[DistributionPackage]:
-        if (folder := _local(link)) and folder.is_dir():
-            links = [Link(file.name, file.as_uri(), {}) for file in sorted(folder.iterdir())]
-            packages = [DistributionPackage.from_link(one) for one in links]
-        else:
-            html = folder.read_text("utf-8") if folder else self._page(link)
-            base = folder.as_uri() if folder else link
-            packages = ProjectPage.from_html(name, html, base_url=base).packages
+        packages = _linked(folder, name) if (folder := _local(link)) else self._page(link, name)
         return [one for one in packages if one.project and canonicalize_name(one.project) == name]
 
-    def _page(self, link: str) -> str:
+    def _page(self, link: str, name: str) -> list[DistributionPackage]:
         try:
             answer = self._session().get(link)
             answer.raise_for_status()
@@ -110,7 +134,7 @@ class Indexes:
                 f"find-links cannot be read: {net.reasons(error)}",
                 where=net.without_credentials(link),
             ) from None
-        return answer.text
+        return ProjectPage.from_html(name, answer.text, base_url=link).packages
 
 
 def _local(place: str) -> Path | None:
@@ -118,6 +142,22 @@ def _local(place: str) -> Path | None:
     if parts.scheme == "file":
         return Path(url2pathname(parts.path))
     return None if "://" in place else Path(place).absolute()
+
+
+def _linked(place: Path, name: str) -> list[DistributionPackage]:
+    """List what a folder holds, or what a page on this machine links to."""
+    try:
+        if place.is_dir():
+            links = [Link(file.name, file.as_uri(), {}) for file in sorted(place.iterdir())]
+            return [DistributionPackage.from_link(one) for one in links]
+        html = place.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"find-links cannot be read: {getattr(error, 'strerror', error)}",
+            where=str(place),
+            hint="Correct find-links in [tool.packager] or in pip's settings (pip config list).",
+        ) from None
+    return ProjectPage.from_html(name, html, base_url=place.as_uri()).packages
 
 
 def _found(package: DistributionPackage, place: str) -> Found:

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import tomlkit
-from packaging.utils import canonicalize_name
 
 from packager import __version__, formats, runtime
 from packager.errors import ClaimError
+from packager.files import replace_file
 from packager.lock.debian import DebianPins, DebPin
+from packager.lock.resolve import read_requirements
 from packager.project import Project
-from packager.store import canonical_json, replace_file
 
-__all__ = ["FILE", "Lock", "WheelPin", "changes", "inputs_of", "read", "require_fresh", "write"]
+__all__ = [
+    "FILE",
+    "REQUIREMENTS",
+    "Lock",
+    "WheelPin",
+    "changes",
+    "inputs_of",
+    "read",
+    "require_fresh",
+    "write",
+]
 
 FILE = "packager.lock"
+REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
 _HEADER = "Written by `packager lock`, read by `packager build`; not meant to be edited."
 
 
@@ -65,10 +76,16 @@ def tool_facts() -> dict[str, Any]:
     }
 
 
-def inputs_of(project: Project) -> dict[str, Any]:
-    """Collect what a lock is resolved from, the pinned requirements included.
+def inputs_of(project: Project, requirements: Mapping[str, bytes]) -> dict[str, Any]:
+    """Collect what a lock is resolved from.
 
-    A missing requirements file counts as empty, so that it shows as a difference.
+    Parameters
+    ----------
+    project : Project
+        Its declared dependencies, base and platforms.
+    requirements : mapping of str to bytes
+        The pinned requirements files by name; a missing one counts as empty, so that it
+        shows as a difference.
     """
     return {
         "base": project.base,
@@ -77,15 +94,20 @@ def inputs_of(project: Project) -> dict[str, Any]:
         "os-packages": list(project.os_packages),
         "dependencies": sorted(project.dependencies),
         "dev-dependencies": sorted(project.dev_dependencies),
-        "requirements.txt": text_digest(project.root / "requirements.txt"),
-        "requirements-dev.txt": text_digest(project.root / "requirements-dev.txt"),
+        **{name: _text_digest(requirements.get(name, b"")) for name in REQUIREMENTS},
     }
 
 
-def text_digest(path: Path) -> str:
-    """Digest a text file as git stores it, so that checkout settings do not make a lock stale."""
-    data = path.read_bytes().replace(b"\r\n", b"\n") if path.exists() else b""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+def requirements_of(project: Project) -> dict[str, bytes]:
+    """Read the pinned requirements files that are there."""
+    paths = [project.root / name for name in REQUIREMENTS]
+    return {path.name: path.read_bytes() for path in paths if path.exists()}
+
+
+def _text_digest(data: bytes) -> str:
+    # As git stores text, so that checkout settings do not make a lock stale.
+    stored = data.replace(b"\r\n", b"\n")
+    return f"sha256:{hashlib.sha256(stored).hexdigest()}"
 
 
 def write(root: Path, lock: Lock) -> None:
@@ -203,7 +225,8 @@ def require_fresh(lock: Lock, project: Project, *, image_only: bool = False) -> 
     ClaimError
         Lists what changed.
     """
-    new, old = inputs_of(project), dict(lock.inputs)
+    requirements = requirements_of(project)
+    new, old = inputs_of(project, requirements), dict(lock.inputs)
     if image_only:
         for key in ("dev-dependencies", "requirements-dev.txt"):
             new.pop(key), old.pop(key, None)
@@ -211,33 +234,50 @@ def require_fresh(lock: Lock, project: Project, *, image_only: bool = False) -> 
         raise ClaimError(
             "the lock is stale: " + "; ".join(lines), where=FILE, hint="packager lock renews it."
         )
-    if lines := changes(_deciding(lock.made_by), _deciding(tool_facts())):
-        maker = lock.made_by.get("packager")
-        same = maker == __version__
-        raise ClaimError(
-            f"made by {'another build of' if same else ''} packager {maker}; this one would "
-            f"build something else ({'; '.join(lines)})",
-            where=FILE,
-            hint=("" if same else f"Install model-packager=={maker}, or ")
-            + "run packager lock to move on.",
-        )
+    _require_same_tool(lock)
+    _require_pinned(lock, requirements["requirements.txt"])
+
+
+def _require_same_tool(lock: Lock) -> None:
+    lines = changes(_deciding(lock.made_by), _deciding(tool_facts()))
+    if not lines:
+        return
+    maker = lock.made_by.get("packager")
+    same = maker == __version__
+    raise ClaimError(
+        f"made by {'another build of ' if same else ''}packager {maker}; this one would "
+        f"build something else ({'; '.join(lines)})",
+        where=FILE,
+        hint=("" if same else f"Install model-packager=={maker}, or ")
+        + "run packager lock to move on.",
+    )
+
+
+def _require_pinned(lock: Lock, requirements: bytes) -> None:
+    """Hold the lock against requirements.txt, where a reader would look for the hashes."""
+    pins = {pin.name: pin for pin in read_requirements(requirements, "requirements.txt")}
+    for wheel in lock.wheels:
+        pin = pins.get(wheel.name)
+        if pin is None or wheel.sha256 not in pin.hashes:
+            raise ClaimError(
+                f"sha256 {wheel.sha256} of {wheel.file} is not among those of requirements.txt",
+                where=FILE,
+                hint="One of the two was edited: restore them, or run packager lock.",
+            )
 
 
 def _deciding(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if key != "packager"}
 
 
-def image_digest_inputs(lock: Lock, platform: str) -> str:
-    """Digest the part of a lock that one platform's image is made of."""
-    body: Sequence[Any] = [
-        [asdict(wheel) for wheel in lock.wheels_for(platform)],
-        [asdict(pin) for pin in lock.debian[platform].packages],
+def image_inputs(lock: Lock, platform: str) -> list[Any]:
+    """Collect the part of a lock that one platform's image is made of.
+
+    The compressor is no part of it: an image ID does not depend on one.
+    """
+    return [
+        [[wheel.file, wheel.sha256] for wheel in lock.wheels_for(platform)],
+        [[pin.name, pin.sha256, pin.role] for pin in lock.debian[platform].packages],
         lock.inputs["base"],
-        _deciding(lock.made_by),
+        {key: value for key, value in _deciding(lock.made_by).items() if key != "compressor"},
     ]
-    return hashlib.sha256(canonical_json(body)).hexdigest()
-
-
-def pins_of(lock: Lock) -> dict[str, str]:
-    """Map each locked distribution to its version."""
-    return {canonicalize_name(wheel.name): wheel.version for wheel in lock.wheels}

@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -24,10 +23,9 @@ from packaging.utils import canonicalize_name
 from packager import net
 from packager.errors import ClaimError, UsageError
 from packager.lock.indexes import Indexes
-from packager.project import Hints, Project
-from packager.store import replace_file
+from packager.project import Project
 
-__all__ = ["Pinned", "choose_resolver", "read_requirements", "resolve"]
+__all__ = ["Pinned", "choose_resolver", "is_ours", "read_requirements", "resolve"]
 
 _MACHINES = {"linux/amd64": {"x86_64", "AMD64"}, "linux/arm64": {"aarch64", "arm64"}}
 _UV_MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
@@ -88,8 +86,8 @@ def _platforms_of(machine: str) -> list[str]:
     return [name for name, machines in _MACHINES.items() if machine in machines]
 
 
-def resolve(project: Project, *, upgrade: Sequence[str] | None = None) -> None:
-    """Write ``requirements.txt``, and ``requirements-dev.txt`` where there is a `dev` extra.
+def resolve(project: Project, *, upgrade: Sequence[str] | None = None) -> dict[str, bytes]:
+    """Resolve the image's requirements, and those of the `dev` extra where there is one.
 
     Parameters
     ----------
@@ -97,6 +95,11 @@ def resolve(project: Project, *, upgrade: Sequence[str] | None = None) -> None:
         What to resolve for.
     upgrade : sequence of str, optional
         Distributions whose pins may move; an empty sequence moves all, None none.
+
+    Returns
+    -------
+    dict of str to bytes
+        ``requirements.txt`` and ``requirements-dev.txt``, to be written.
 
     Raises
     ------
@@ -107,27 +110,29 @@ def resolve(project: Project, *, upgrade: Sequence[str] | None = None) -> None:
     """
     resolver, _ = choose_resolver(project)
     run = _pip_compile if resolver == "pip-tools" else _uv_compile
+    jobs = {_IMAGE: ("[project.dependencies]", project.dependencies, "")}
+    if project.dev_dependencies:
+        both = (*project.dependencies, *project.dev_dependencies)
+        jobs["requirements-dev.txt"] = ("the extra dev", both, f"-c {_IMAGE}\n")
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        jobs = {_IMAGE: ("[project.dependencies]", project.dependencies, "")}
-        if project.dev_dependencies:
-            both = (*project.dependencies, *project.dev_dependencies)
-            jobs["requirements-dev.txt"] = ("the extra dev", both, f"-c {_IMAGE}\n")
         for name, (what, requirements, constraint) in jobs.items():
-            _prepare(work, project.root, name, constraint + "\n".join(requirements) + "\n")
+            # The annotations of both resolvers name their input; this name says what it is.
+            source = constraint + "\n".join(requirements) + "\n"
+            (work / "pyproject.toml.in").write_text(source, "utf-8")
+            if is_ours(project.root / name):
+                pins = (project.root / name).read_bytes().replace(b"\r\n", b"\n")
+                (work / name).write_bytes(pins)
             run(project, work, name, upgrade)
             header = _HEADER.format(what=what, python=project.python, platform=project.platforms[0])
             body = _without_places((work / name).read_text("utf-8"))
-            (work / name).write_text(header + body, "utf-8")
-        for name in jobs:
-            replace_file(project.root / name, (work / name).read_bytes())
+            (work / name).write_text(header + body, "utf-8", newline="\n")
+        return {name: (work / name).read_bytes() for name in jobs}
 
 
-def _prepare(work: Path, root: Path, name: str, source: str) -> None:
-    # The annotations of both resolvers name the input file; this name says what it is.
-    (work / "pyproject.toml.in").write_text(source, "utf-8")
-    if (root / name).exists():
-        (work / name).write_bytes((root / name).read_bytes().replace(b"\r\n", b"\n"))
+def is_ours(path: Path) -> bool:
+    """Tell whether a requirements file is one that `packager lock` wrote."""
+    return path.exists() and path.read_bytes().startswith(_HEADER.partition("{")[0].encode())
 
 
 def _without_places(text: str) -> str:
@@ -154,7 +159,7 @@ def _pip_compile(project: Project, work: Path, name: str, upgrade: Sequence[str]
         *(["--pip-args=--only-binary=:all:"] if name == _IMAGE else []),
         *_upgrade_flags(upgrade),
         *(f"--extra-index-url={url}" for url in project.hints.extra_index_urls),
-        *(f"--find-links={link}" for link in _absolute(project, project.hints)),
+        *(f"--find-links={link}" for link in project.hints.find_links),
         "pyproject.toml.in",
     ]
     _run([sys.executable, "-m", "packager.lock.pip_compile", *flags], work, {}, project)
@@ -162,7 +167,7 @@ def _pip_compile(project: Project, work: Path, name: str, upgrade: Sequence[str]
 
 def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] | None) -> None:
     settings = net.pip_settings()
-    links = [*settings.find_links, *_absolute(project, project.hints)]
+    links = [*settings.find_links, *project.hints.find_links]
     # Addresses go through the environment: other users can read a command line.
     environment = {
         "UV_DEFAULT_INDEX": settings.index_urls[0] if settings.index_urls else "",
@@ -171,6 +176,8 @@ def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] 
         "UV_FIND_LINKS": ",".join(links),
         "UV_SYSTEM_CERTS": "1",
         "SSL_CERT_FILE": settings.cert,
+        "UV_INSECURE_HOST": " ".join(sorted(settings.trusted_hosts)),
+        **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), settings.proxy),
     }
     flags = [
         f"--output-file={name}",
@@ -202,13 +209,6 @@ def _upgrade_flags(upgrade: Sequence[str] | None) -> list[str]:
     return [f"--upgrade-package={name}" for name in upgrade] or ["--upgrade"]
 
 
-def _absolute(project: Project, hints: Hints) -> list[str]:
-    return [
-        link if urlsplit(link).scheme else str((project.root / link).resolve())
-        for link in hints.find_links
-    ]
-
-
 def _run(command: list[str], work: Path, extra: Mapping[str, str], project: Project) -> None:
     environment = {**os.environ, **extra, "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(
@@ -227,26 +227,29 @@ def _run(command: list[str], work: Path, extra: Mapping[str, str], project: Proj
 
 def _last_words(output: str) -> str:
     """Keep what a resolver said in the end, without any credentials."""
-    text = re.sub(r"://[^/\s@]+@", "://", output)
+    text = net.without_credentials(output)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "\n  ".join(lines[-12:])
 
 
-def read_requirements(path: Path) -> list[Pinned]:
-    """Read a pinned and hashed requirements file, as `resolve` writes it.
+def read_requirements(data: bytes, file: str) -> list[Pinned]:
+    """Read a pinned and hashed requirements file, as `resolve` makes it.
+
+    Parameters
+    ----------
+    data : bytes
+        Its content.
+    file : str
+        Its name, for messages.
 
     Raises
     ------
     ClaimError
-        When the file is missing, or a line is not pinned by ``==`` and hashed.
+        When a line is not pinned by ``==`` and hashed.
     """
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        raise ClaimError("is missing", where=path.name, hint="packager lock makes it.") from None
-    joined = re.sub(r"\\\r?\n", " ", text)
+    joined = re.sub(r"\\\r?\n", " ", data.decode("utf-8", "replace"))
     lines = (line.partition(" #")[0].strip() for line in joined.splitlines())
-    return [_pinned(line, path.name) for line in lines if line and not line.startswith("#")]
+    return [_pinned(line, file) for line in lines if line and not line.startswith("#")]
 
 
 def _pinned(line: str, file: str) -> Pinned:

@@ -7,23 +7,25 @@ Both point at the same blobs.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from packager.errors import HostError
+from packager.files import canonical_json, replacing
 from packager.image import Image, Manifest
 from packager.layers import tar
 from packager.layers.tar import Entry, data_entry
-from packager.store import Blob, canonical_json
+from packager.outputs.reference import Reference
+from packager.store import Blob
 
 __all__ = ["blob_entry", "docker_manifest", "write"]
 
 
 def write(
-    path: Path, image: Image, manifest: Manifest, reference: str, annotations: Mapping[str, str]
+    path: Path,
+    image: Image,
+    manifest: Manifest,
+    reference: Reference,
+    annotations: Mapping[str, str],
 ) -> None:
     """Write the archive, whole or not at all.
 
@@ -33,7 +35,7 @@ def write(
         Replaced if it exists.
     image, manifest
         What to write.
-    reference : str
+    reference : Reference
         The name that loading gives the image.
     annotations : mapping
         For the index: where the image came from, which is no part of what it is.
@@ -43,30 +45,13 @@ def write(
     HostError
         When the file cannot be written.
     """
-    try:
-        with _beside(path) as out:
-            tar.write(tar.merge(_entries(image, manifest, reference, annotations)), out)
-    except OSError as error:
-        raise HostError(f"cannot be written: {error.strerror}", where=str(path)) from None
-
-
-@contextlib.contextmanager
-def _beside(path: Path) -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as out:
-        try:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-            Path(out.name).chmod(0o644)
-            Path(out.name).replace(path)
-        finally:
-            Path(out.name).unlink(missing_ok=True)
+    with replacing(path) as out:
+        tar.write(tar.merge(_entries(image, manifest, reference, annotations)), out)
 
 
 def _entries(
-    image: Image, manifest: Manifest, reference: str, annotations: Mapping[str, str]
+    image: Image, manifest: Manifest, reference: Reference, annotations: Mapping[str, str]
 ) -> list[Entry]:
-    tag = reference.rpartition(":")[2]
     index = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",
@@ -74,8 +59,8 @@ def _entries(
             {
                 **manifest.descriptor.as_json(),
                 "annotations": {
-                    "io.containerd.image.name": f"docker.io/library/{reference}",
-                    "org.opencontainers.image.ref.name": tag,
+                    "io.containerd.image.name": reference.full,
+                    "org.opencontainers.image.ref.name": reference.tag,
                     **annotations,
                 },
             }
@@ -87,7 +72,7 @@ def _entries(
     return [
         data_entry("oci-layout", canonical_json({"imageLayoutVersion": "1.0.0"})),
         data_entry("index.json", canonical_json(index)),
-        data_entry("manifest.json", docker_manifest(image, [reference], layers)),
+        data_entry("manifest.json", docker_manifest(image, [str(reference)], layers)),
         data_entry(f"blobs/sha256/{config}", image.config),
         data_entry(f"blobs/sha256/{manifest.descriptor.sha256}", manifest.data),
         *blobs.values(),

@@ -12,16 +12,18 @@ from typing import Any
 
 import docker
 import requests
-from docker.context import ContextAPI
+from docker.context import Context, ContextAPI
+from docker.context.config import get_current_context_name
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.utils import kwargs_from_env
 
-from packager.errors import HostError
-from packager.image import LABEL_INPUTS, Image
+from packager.errors import HostError, UsageError
+from packager.image import LABEL, LABEL_INPUTS, Image
 from packager.layers import tar
 from packager.layers.tar import Entry, data_entry
 from packager.outputs import archive
+from packager.outputs.reference import Reference
 
 __all__ = ["Engine", "Loaded", "Run", "connect"]
 
@@ -29,6 +31,8 @@ _PING_SECONDS = 5
 _WORK_SECONDS = 600
 _RECENT = 50
 _OUTPUT_LIMIT = 64 << 20
+_NO_SUCH = {400, 404}  # 400: no image can have that name
+_LABEL_SEALED = f"{LABEL}.smoke"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ def connect() -> Engine:
     Raises
     ------
     HostError
-        When none answers; says which were tried.
+        When none answers, says which were tried; or when the current context does not exist.
     """
     tried = []
     for name, address in _addresses():
@@ -91,10 +95,12 @@ def _addresses() -> Iterator[tuple[str, dict[str, Any]]]:
         # What the user names is what the user gets: no other engine is tried.
         yield "DOCKER_HOST", {"Host": os.environ["DOCKER_HOST"], "TLS": _tls_of_environment()}
         return
-    with contextlib.suppress(Exception):  # a damaged context is no engine
-        context = ContextAPI.get_current_context()
-        if context is not None and context.Host:
-            yield f"context {context.name}", {"Host": context.Host, "TLS": context.TLSConfig}
+    named = os.environ.get("DOCKER_CONTEXT", "")
+    context = _context(named)
+    if context.Host:
+        yield f"context {context.name}", {"Host": context.Host, "TLS": context.TLSConfig}
+    if named:
+        return
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{_user()}"))
     for path in (
         Path("/var/run/docker.sock"),
@@ -108,6 +114,22 @@ def _addresses() -> Iterator[tuple[str, dict[str, Any]]]:
             yield str(path), {"Host": f"unix://{path}"}
 
 
+def _context(named: str) -> Context:
+    """Read a context, the current one where none is named; none at all is an error."""
+    name = named or get_current_context_name()
+    try:
+        context = ContextAPI.get_context(name)
+    except Exception as error:
+        raise HostError(f"cannot be read: {error}", where=f"docker context {name}") from error
+    if context is None:
+        raise HostError(
+            f"there is no docker context {name}",
+            where="DOCKER_CONTEXT" if named else "docker's config.json: currentContext",
+            hint="docker context ls shows those that exist.",
+        )
+    return context
+
+
 def _user() -> int:
     return os.getuid() if hasattr(os, "getuid") else 0
 
@@ -117,7 +139,8 @@ def _tls_of_environment() -> Any:
 
 
 def _innermost(error: BaseException) -> str:
-    while (cause := error.__cause__ or error.__context__) is not None:
+    # A NameError is how the SDK notices that a package is missing; it then says which.
+    while (cause := error.__cause__ or error.__context__) and not isinstance(cause, NameError):
         error = cause
     return str(error).strip("()") or type(error).__name__
 
@@ -137,13 +160,47 @@ class Engine:
         """What it is, for messages."""
         return f"{'podman' if self._podman else 'docker'} {self.version}"
 
+    def check_loads(self) -> None:
+        """Refuse, before any work is done, an engine that `load` cannot fill.
+
+        Raises
+        ------
+        HostError
+            When images live in containerd's store: there an image is known by the digest of
+            its manifest, and `load` looks for that of its config.
+        """
+        with _trouble():
+            status = self.client.info().get("DriverStatus") or []
+        if ["driver-type", "io.containerd.snapshotter.v1"] in status:
+            raise HostError(
+                f"{self.name} keeps its images in containerd's store, which packager build "
+                "cannot load into yet",
+                hint="Write a file and load it yourself: packager build -o image.tar --no-load, "
+                "then docker load -i image.tar, then packager smoke.",
+            )
+
+    def get(self, image: str) -> dict[str, Any]:
+        """Inspect an image that must be there, by ID or reference.
+
+        Raises
+        ------
+        UsageError
+            When the engine does not have it.
+        """
+        found = self.find(image)
+        if found is None:
+            raise UsageError(f"{self.name} has no image {image}", hint="packager build makes one.")
+        return found
+
     def find(self, image: str) -> dict[str, Any] | None:
         """Inspect an image by ID or reference; None if the engine does not have it."""
         with _trouble():
             try:
                 return dict(self.client.images.get(image).attrs)
-            except (ImageNotFound, NotFound):
-                return None
+            except APIError as error:
+                if error.status_code in _NO_SUCH:
+                    return None
+                raise
 
     def history(self, image: str) -> list[dict[str, Any]]:
         """List what made each layer of an image, the newest first."""
@@ -184,7 +241,7 @@ class Engine:
         can be left out.  Only our own images are asked, the newest ones: walking all of
         an engine's images takes minutes where there are thousands.
         """
-        if self._podman or self._is_containerd():
+        if self._podman:
             return 0
         with _trouble():
             ours = self.client.api.images(filters={"label": LABEL_INPUTS}, all=False)
@@ -199,22 +256,23 @@ class Engine:
             best = max(best, sum(1 for _ in same))
         return best
 
-    def _is_containerd(self) -> bool:
-        with _trouble():
-            status = self.client.info().get("DriverStatus") or []
-        return ["driver-type", "io.containerd.snapshotter.v1"] in status
-
     def _send(self, image: Image, *, skip: int) -> None:
         answers: Any = self.client.api.load_image(_stream(image, skip), quiet=True)  # type: ignore[no-untyped-call]
         for answer in answers or []:
             if "error" in answer:
                 raise docker.errors.ImageLoadError(answer["error"])
 
-    def tag(self, image: Image, reference: str) -> None:
+    def tag(self, image: Image, reference: Reference) -> None:
         """Give an image in the engine a name."""
-        repository, _, tag = reference.rpartition(":")
         with _trouble():
-            self.client.api.tag(image.id, repository, tag, force=True)
+            self.client.api.tag(image.id, reference.name, reference.tag, force=True)
+
+    def untag(self, image: Image, reference: Reference) -> None:
+        """Take a name away from an image, if it is this image's; one without any name goes."""
+        found = self.find(str(reference))
+        if found is not None and found["Id"] == image.id:
+            with _trouble(), contextlib.suppress(ImageNotFound, NotFound):
+                self.client.images.remove(str(reference))
 
     def remove(self, image: Image) -> None:
         """Remove an image that nobody named."""
@@ -257,6 +315,7 @@ class Engine:
                 mem_limit=memory,
                 memswap_limit=memory,
                 pids_limit=processes,
+                labels={_LABEL_SEALED: ""},
                 log_config=docker.types.LogConfig(
                     type="json-file", config={"max-size": f"{_OUTPUT_LIMIT}"}
                 ),
@@ -264,7 +323,9 @@ class Engine:
             try:
                 return _run(container, seconds)
             finally:
-                container.remove(force=True, v=True)
+                # How it ended is known; one that stays behind is found by its label.
+                with contextlib.suppress(APIError, requests.RequestException):
+                    container.remove(force=True, v=True)
 
 
 def _run(container: Container, seconds: float) -> Run:
@@ -273,11 +334,11 @@ def _run(container: Container, seconds: float) -> Run:
     try:
         code = int(container.wait(timeout=seconds)["StatusCode"])
     except requests.exceptions.ReadTimeout:
-        container.kill()
+        _kill(container)
     except requests.exceptions.ConnectionError as error:
         if "timed out" not in str(error):
             raise
-        container.kill()
+        _kill(container)
     container.reload()
     return Run(
         exit_code=code,
@@ -285,6 +346,11 @@ def _run(container: Container, seconds: float) -> Run:
         stdout=container.logs(stdout=True, stderr=False),
         stderr=container.logs(stdout=False, stderr=True),
     )
+
+
+def _kill(container: Container) -> None:
+    with contextlib.suppress(APIError):  # it may have ended by itself meanwhile
+        container.kill()
 
 
 @contextlib.contextmanager

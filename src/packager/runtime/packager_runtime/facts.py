@@ -85,7 +85,7 @@ class Image:
         ``module:function`` of the project, or None for a built-in loader.
     trust_pickle : bool
         Whether the author said that a pickle may be loaded.
-    base, platform, python, inputs_digest, packager : str
+    base, platform, python, inputs_digest : str
         What the image was assembled on, from, and by.
     """
 
@@ -102,7 +102,6 @@ class Image:
     platform: str
     python: str
     inputs_digest: str
-    packager: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +214,7 @@ def read_examples(path: Path) -> Recording:
         _agree("outputs", examples.outputs, examples.expected, examples.rows)
     except KeyError as wrong:
         raise InputError(f"{path}: the key {wrong} is missing") from None
-    except (TypeError, ValueError) as wrong:
+    except (OverflowError, TypeError, ValueError) as wrong:
         raise InputError(f"{path}: {wrong}") from None
     if not (0 <= examples.rtol < 1 and 0 <= examples.atol < float("inf")):
         raise InputError(f"{path}: tolerance: rtol is from 0 to below 1, atol is 0 or more")

@@ -62,7 +62,6 @@ def page(image: Image, examples: Recording | None, inputs: Sequence[Tensor]) -> 
         ("licence", image.license),
         ("python", f"{image.python} on {image.base}, {image.platform}"),
         ("built from", image.inputs_digest),
-        ("sealed by", f"packager {image.packager}"),
         ("examples", "none recorded"),
     ]
     if examples:

@@ -1,0 +1,142 @@
+"""What a project claims of its model, held against its files before anything is made."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from packager.errors import ClaimError, UsageError
+from packager.files import canonical_json
+from packager.layers import tree
+from packager.project import Project
+from packager.runtime.packager_runtime.facts import InputError
+from packager.runtime.packager_runtime.facts import read_examples as read_recording
+
+__all__ = ["Examples", "check_predictor", "read_examples"]
+
+_FORMATS = {".skops", ".onnx"}
+_PICKLES = {".joblib", ".pkl", ".pickle"}
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """The recorded examples of a project, as far as building needs to know them."""
+
+    data: bytes
+    rows: int
+    license: str
+    source: str
+
+
+def read_examples(project: Project, model: str) -> Examples | None:
+    """Read the recorded examples and hold them against the model.
+
+    Raises
+    ------
+    UsageError
+        When the file is missing or damaged.
+    ClaimError
+        When they were recorded with another model.
+    """
+    if project.examples is None:
+        return None
+    where = str(project.examples)
+    path = project.root / project.examples
+    if not path.exists():
+        raise UsageError(
+            f"{where} does not exist",
+            where="pyproject.toml: tool.packager.examples",
+            hint="Train and export the model first, or correct the path.",
+        )
+    try:
+        examples = read_recording(path)
+        data = canonical_json(json.loads(path.read_bytes())) + b"\n"
+    except (InputError, ValueError, OverflowError, RecursionError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise UsageError(
+            f"not a file of recorded examples: {reason}",
+            where=where,
+            hint="Train and export again; in JSON a missing value is null, never NaN.",
+        ) from None
+    if examples.model != model:
+        raise ClaimError(
+            f"is not the model that the examples were recorded with (recorded {examples.model}, "
+            f"found {model})",
+            where=str(project.model),
+            hint=f"Train and export again, or restore {project.model} and {where}.",
+        )
+    return Examples(data, examples.rows, examples.license, examples.source)
+
+
+def check_predictor(project: Project, code: list[tuple[str, bytes]]) -> None:
+    """Refuse a predictor that is not there before minutes are spent on its image.
+
+    What a dependency holds, only the smoke test can tell.
+    """
+    if project.predictor is None:
+        _check_loader(project)
+        return
+    module, _, function = project.predictor.partition(":")
+    where = "pyproject.toml: tool.packager.predictor"
+    own = {tree.importable(project, name): (name, data) for name, data in code}
+    path = module.replace(".", "/")
+    file = next((own[one] for one in (f"{path}/__init__.py", f"{path}.py") if one in own), None)
+    if file is None:
+        _refuse_misspelt(module, own, where)
+        return
+    if not _may_define(file[1], function):
+        raise UsageError(f"{file[0]} defines no {function}", where=where)
+
+
+def _refuse_misspelt(module: str, own: Mapping[str, object], where: str) -> None:
+    """Refuse a module of a package that is the project's own, or that lacks its package."""
+    top, path = module.partition(".")[0], module.replace(".", "/")
+    inner = [name for name in sorted(own) if name.endswith((f"/{path}.py", f"/{path}/__init__.py"))]
+    if inner:
+        full = inner[0].removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        raise UsageError(f"no module {module}", where=where, hint=f"Did you mean {full}?")
+    if f"{top}/__init__.py" in own and not any(name.startswith(f"{path}.") for name in own):
+        raise UsageError(
+            f"no module {module} in the code", where=where, hint="It is written module:function."
+        )
+
+
+def _may_define(data: bytes, name: str) -> bool:
+    """Tell whether a module could have an attribute, going by its text."""
+    try:
+        names = set(_bound(ast.parse(data)))
+    except (SyntaxError, ValueError, RecursionError):
+        return True  # the image's Python may be newer than this one
+    return bool({name, "*", "__getattr__"} & names)
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """List the names that a module binds at its top level, inside its branches too."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield child.name
+            continue
+        if isinstance(child, ast.alias):
+            yield child.asname or child.name.partition(".")[0]
+        elif isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            yield child.id
+        yield from _bound(child)
+
+
+def _check_loader(project: Project) -> None:
+    """Refuse a model that the runtime has no loader for (`packager_runtime.loaders`)."""
+    suffix = project.model.suffix.lower()
+    if suffix in _PICKLES and not project.trust_pickle:
+        raise UsageError(
+            f"{project.model} is a pickle, and reading one runs any code that is in it",
+            where="pyproject.toml: tool.packager.trust-pickle",
+            hint="Export with skops instead, or say trust-pickle = true.",
+        )
+    if suffix not in _PICKLES | _FORMATS:
+        raise UsageError(
+            f"there is no built-in loader for {suffix or project.model}",
+            where="pyproject.toml: tool.packager.predictor",
+            hint='Name a function of yours that loads it: predictor = "module:function".',
+        )

@@ -1,0 +1,145 @@
+"""An image to where it goes: an archive, or an engine, where it gets its tag only once proved."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from packager import __version__, image, smoke
+from packager.assembling import Built
+from packager.errors import ClaimError, PackagerError, UsageError
+from packager.outputs import archive
+from packager.outputs.engine import Engine
+from packager.outputs.reference import Reference
+from packager.reporter import Reporter
+from packager.smoke import Limits, Verdict
+from packager.store import Store
+
+__all__ = ["deliver", "provenance", "write_archive"]
+
+
+def write_archive(built: Built, path: Path, reference: Reference, store: Store) -> str:
+    """Write the image as an archive.
+
+    Parameters
+    ----------
+    built : Built
+        From `assemble`.
+    path : Path
+        Replaced if it exists.
+    reference : Reference
+        The name that loading gives the image.
+    store : Store
+        Gets the compressed layers.
+
+    Returns
+    -------
+    str
+        The manifest's digest, ``sha256:…``.
+
+    Raises
+    ------
+    HostError
+        When the file cannot be written.
+    """
+    manifest = image.manifest_of(built.image, store)
+    archive.write(path, built.image, manifest, reference, provenance(built))
+    return f"sha256:{manifest.descriptor.sha256}"
+
+
+def provenance(built: Built) -> dict[str, str]:
+    """Say where an image came from; it goes beside the image, never into it.
+
+    Parameters
+    ----------
+    built : Built
+        From `assemble`.
+
+    Returns
+    -------
+    dict
+        Annotations for the index; without git, nothing about a commit.
+    """
+    told = {"org.opencontainers.image.revision": built.commit, "builder": f"packager {__version__}"}
+    if built.commit:
+        told["dirty"] = "true" if built.dirty else "false"
+    return {
+        key if key.startswith("org.") else f"{image.LABEL}.{key}": value
+        for key, value in told.items()
+        if value
+    }
+
+
+def deliver(
+    built: Built, engine: Engine, reference: Reference, limits: Limits | None, reporter: Reporter
+) -> Verdict | None:
+    """Load an image, smoke-test it, and tag it only then.
+
+    Parameters
+    ----------
+    built : Built
+        From `assemble`.
+    engine : Engine
+        Gets the image once.
+    reference : Reference
+        The name it gets.
+    limits : Limits, optional
+        Of the smoke test; None leaves the test out.
+    reporter : Reporter
+        Gets a row for loading and one for the test.
+
+    Returns
+    -------
+    Verdict or None
+        The smoke test's.
+
+    Raises
+    ------
+    PackagerError
+        As `smoke.replay`; the image does not bear the name then, and is removed unless it
+        was there before.
+    """
+    begin = time.monotonic()
+    reporter.begin("load", f"into {engine.name}")
+    loaded = engine.load(built.image)
+    total = len(built.image.layers)
+    sent = f"{loaded.sent} of {total} layers sent" if loaded.sent else "the engine has it"
+    reporter.row("load", sent, f"{time.monotonic() - begin:.1f} s", "")
+    verdict = None
+    if limits is not None:
+        try:
+            verdict = _prove(built, engine, limits, reporter)
+        except BaseException as error:
+            failed = isinstance(error, ClaimError | UsageError)
+            with _noting(reporter):
+                if failed:  # an earlier build may have given it the name without a test
+                    engine.untag(built.image, reference)
+                if not loaded.existed:
+                    engine.remove(built.image)
+            raise
+    engine.tag(built.image, reference)
+    return verdict
+
+
+@contextlib.contextmanager
+def _noting(reporter: Reporter) -> Iterator[None]:
+    """Let no trouble with tidying up hide the error that made it necessary."""
+    try:
+        yield
+    except PackagerError as error:
+        reporter.note(f"could not be tidied up: {error}")
+
+
+def _prove(built: Built, engine: Engine, limits: Limits, reporter: Reporter) -> Verdict:
+    begin = time.monotonic()
+    reporter.begin("smoke", "sealed off, replaying the recorded examples")
+    verdict = smoke.replay(engine, built.image.id, limits)
+    took = f"{time.monotonic() - begin:.1f} s"
+    if verdict.examples:
+        what = f"{verdict.examples} examples, largest difference {verdict.largest_difference:.2g}"
+        reporter.row("smoke", what, took, "passed")
+    else:
+        reporter.row("smoke", "no recorded examples: only loading was tried", took, "loaded")
+    return verdict

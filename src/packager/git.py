@@ -1,0 +1,80 @@
+"""git, asked about one repository: the asker's environment does not reach the answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from packager.errors import HostError
+
+__all__ = ["UNTRACKED", "is_repository", "run"]
+
+UNTRACKED = (
+    "--others",
+    "--exclude-per-directory=.gitignore",
+    "--exclude=__pycache__/",
+    "--exclude=*.pyc",
+)
+"""Options of ``git ls-files`` for what `git add` would add, the user's own excludes unheard."""
+
+_FIXED = {
+    # A path is a path, never a pattern.
+    "GIT_LITERAL_PATHSPECS": "1",
+    # Asking must not write: the repository may be read-only, or in use.
+    "GIT_OPTIONAL_LOCKS": "0",
+    # So that git finds the repository wherever `is_repository` sees one.
+    "GIT_DISCOVERY_ACROSS_FILESYSTEM": "1",
+}
+
+
+def is_repository(root: Path) -> bool:
+    """Tell whether a folder lies in a git repository, whether or not git is installed."""
+    return any((folder / ".git").exists() for folder in [root, *root.parents])
+
+
+def run(
+    root: Path, *arguments: str, data: bytes = b"", environment: Mapping[str, str] | None = None
+) -> bytes:
+    """Run git in a folder, without the ``GIT_…`` variables that steer it elsewhere.
+
+    Parameters
+    ----------
+    root : Path
+        Where it runs.
+    *arguments : str
+        The command and its arguments.
+    data : bytes
+        For its standard input.
+    environment : mapping of str to str, optional
+        Variables to set besides the user's own.
+
+    Returns
+    -------
+    bytes
+        What it printed.
+
+    Raises
+    ------
+    HostError
+        When git is missing or fails; quotes it.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=root,
+            input=data,
+            env={**kept, **_FIXED, **(environment or {})},
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise HostError(
+            "this is a git repository, and there is no git to read it", hint="Install git."
+        ) from None
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip()
+        raise HostError("git cannot read this repository", where=str(root), hint=said)
+    return done.stdout

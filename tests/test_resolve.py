@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import http.server
 import threading
 from collections.abc import Iterator
@@ -50,19 +51,16 @@ def index(tmp_path: Path) -> Iterator[Path]:
         server.shutdown()
 
 
-def publish(index: Path, *files: Path) -> None:
-    """Offer files on the index, each with its hash."""
+def publish(index: Path, *files: Path, python: str = "") -> None:
+    """Offer files on the index, each with its hash; the files may want a Python."""
     for file in files:
         folder = index / file.name.split("-")[0].replace("_", "-")
         folder.mkdir(exist_ok=True)
         (folder / file.name).write_bytes(file.read_bytes())
-        links = [
-            f'<a href="{one.name}#sha256={hashlib.sha256(one.read_bytes()).hexdigest()}">'
-            f"{one.name}</a>"
-            for one in sorted(folder.iterdir())
-            if one.name != "index.html"
-        ]
-        (folder / "index.html").write_text("<!DOCTYPE html>\n" + "\n".join(links))
+        (digest,) = digests(file)
+        wants = f' data-requires-python="{html.escape(python)}"' if python else ""
+        with (folder / "index.html").open("a") as page:
+            page.write(f'<a href="{file.name}#sha256={digest}"{wants}>{file.name}</a>\n')
 
 
 def pinned_in(path: Path) -> list[Pinned]:
@@ -130,6 +128,20 @@ def test_both_resolvers_write_the_same_pins_with_hashes_and_no_place(
             assert secret not in written
     assert 'file = "one-1.0-py3-none-any.whl"' in lock
     assert "tool" not in lock.partition("[[wheel]]")[2]
+
+
+@pytest.mark.parametrize("resolver", ["pip-tools", "uv"])
+def test_what_the_image_s_exact_python_cannot_run_is_no_candidate(
+    resolver: str, root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    publish(index, make_wheel("one"), python=">=3.11")
+    publish(index, make_wheel("one", "2.0"), python=">=3.11.3")
+    depend(root, "one")
+    text = (root / "pyproject.toml").read_text()
+    (root / "pyproject.toml").write_text(f'{text}resolver = "{resolver}"\n')
+    run = run_packager(root, shared_store, "lock", **settings(index))
+    assert run.returncode == 0, run.stderr
+    assert [pin.version for pin in pinned_in(root / "requirements.txt")] == ["1.0"]
 
 
 def test_pins_stay_until_they_are_moved(

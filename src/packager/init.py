@@ -19,7 +19,7 @@ from packaging.version import Version
 from packager import __version__
 from packager.errors import PackagerError, UsageError
 from packager.files import replace_file
-from packager.project import BASES, load
+from packager.project import BASES, load, minor
 from packager.runtime.packager_runtime.facts import InputError, read_examples
 
 __all__ = ["Finding", "InitReport", "adopt", "render"]
@@ -257,12 +257,12 @@ def _version(_root: Path, _: list[str]) -> tuple[str, Finding]:
 def _requires_python(root: Path, _: list[str]) -> tuple[str, Finding]:
     pinned = root / ".python-version"
     wish = pinned.read_text("utf-8").strip() if pinned.is_file() else ""
-    for version in BASES.values():
+    for version in map(minor, BASES.values()):
         if f"{wish}.".startswith(f"{version}."):
             return f">={version}", Finding(
                 "requires-python", f">={version}", "from .python-version"
             )
-    lowest = next(iter(BASES.values()))
+    lowest = minor(next(iter(BASES.values())))
     return f">={lowest}", Finding("requires-python", f">={lowest}", "the default base's")
 
 
@@ -306,7 +306,7 @@ def _base(project: Any) -> Finding:
     except InvalidSpecifier as error:
         raise UsageError(str(error), where=f"{_FILE}: project.requires-python") from None
     default = next(iter(BASES))
-    fitting = [base for base, version in BASES.items() if wanted.contains(f"{version}.99")]
+    fitting = [base for base, version in BASES.items() if wanted.contains(version)]
     if not fitting:
         return Finding("base", default, f"though {wish} fits none")
     return Finding("base", fitting[0], f"has Python {BASES[fitting[0]]}")

@@ -21,10 +21,10 @@ from pydantic.alias_generators import to_snake
 from packager import __version__
 from packager.errors import ClaimError, UsageError
 
-__all__ = ["BASES", "PLATFORMS", "Hints", "Project", "find_root", "load"]
+__all__ = ["BASES", "PLATFORMS", "Hints", "Project", "find_root", "load", "minor"]
 
-BASES = {"debian:bookworm": "3.11", "debian:trixie": "3.13"}
-"""Each base that can be assembled, and the CPython that it holds."""
+BASES = {"debian:bookworm": "3.11.2", "debian:trixie": "3.13.5"}
+"""Each base that can be assembled, and the CPython that it holds, which Debian never changes."""
 
 PLATFORMS = {"linux/amd64": "amd64", "linux/arm64": "arm64"}
 """Each platform an image can be made for, and its name in Debian and in OCI."""
@@ -73,6 +73,11 @@ class Project:
     @property
     def python(self) -> str:
         """The CPython minor version of the base, ``"3.11"`` for example."""
+        return minor(BASES[self.base])
+
+    @property
+    def full_python(self) -> str:
+        """The base's CPython to the last number, which wheels' Requires-Python is held against."""
         return BASES[self.base]
 
 
@@ -196,6 +201,11 @@ class _Settings(_Table):
 
 
 _T = TypeVar("_T", bound=_Table)
+
+
+def minor(version: str) -> str:
+    """Cut a version of CPython to the part that packages and paths are named by: ``"3.11"``."""
+    return version.rpartition(".")[0]
 
 
 def find_root(start: Path) -> Path:
@@ -365,9 +375,9 @@ def _check_python(base: str, requires_python: str) -> None:
         wanted = SpecifierSet(requires_python)
     except InvalidSpecifier as error:
         raise UsageError(str(error), where=where) from None
-    if not wanted.contains(f"{BASES[base]}.99"):
+    if not wanted.contains(BASES[base]):
         others = [f"{name} has {version}" for name, version in BASES.items()]
-        fitting = [name for name, version in BASES.items() if wanted.contains(f"{version}.99")]
+        fitting = [name for name, version in BASES.items() if wanted.contains(version)]
         raise UsageError(
             f"{requires_python} leaves out Python {BASES[base]}, which {base} has",
             where=where,

@@ -17,10 +17,11 @@ from packager.errors import UsageError
 from packager.lock import apt_sources
 from packager.lock.debian_archive import SNAPSHOT, find_release, packages
 from packager.lock.debian_index import Index, Package, closure, refuse_conflicts
+from packager.project import BASES, minor
 
 __all__ = ["SUITES", "DebPin", "DebianPins", "places", "resolve"]
 
-SUITES: dict[str, str] = {"bookworm": "3.11", "trixie": "3.13"}
+SUITES = {base.removeprefix("debian:"): minor(python) for base, python in BASES.items()}
 """The suites that make a base, each with the version of its CPython."""
 
 _ARCHITECTURES = ("amd64", "arm64")

@@ -1,32 +1,52 @@
-"""pip-compile, with the one change that it takes the sha256 an index states for a file.
+"""pip-compile, with two changes: it believes stated hashes, and knows the image's exact Python.
 
 Unmodified, it downloads every file of a release, for all systems and Pythons, only to
 hash it, wherever the index lacks a second, unstandardised interface: minutes instead of
 seconds.  pip refuses a file that does not have the stated hash anyway, so nothing is
 trusted that was not before.
+
+Unmodified, it holds Requires-Python against the interpreter that it runs on, 3.11.7 for
+example, where the image may have 3.11.2.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
-from pip._internal.exceptions import PipError
-from pip._internal.models.link import Link
-from piptools.repositories.pypi import PyPIRepository
-from piptools.scripts.compile import cli
-
-_hash_by_download = PyPIRepository._get_file_hash
+TARGET = "PACKAGER_TARGET_PYTHON"
+"""The environment variable that names the target's version, ``3.11.2``."""
 
 
-def _stated_hash(self: PyPIRepository, link: Link) -> str:
-    if link.hash_name == "sha256" and link.hash:
-        return f"sha256:{link.hash}"
-    return _hash_by_download(self, link)
+def main() -> None:
+    """Run pip-compile with both changes."""
+    # Imported here: only the process that runs this needs pip's insides.
+    from functools import partialmethod
 
+    from pip._internal.cli.req_command import RequirementCommand
+    from pip._internal.exceptions import PipError
+    from pip._internal.models.link import Link
+    from pip._internal.models.target_python import TargetPython
+    from piptools.repositories.pypi import PyPIRepository
+    from piptools.scripts.compile import cli
 
-if __name__ == "__main__":
-    PyPIRepository._get_file_hash = _stated_hash  # type: ignore[method-assign]
+    hash_by_download = PyPIRepository._get_file_hash
+
+    def stated_hash(self: PyPIRepository, link: Link) -> str:
+        if link.hash_name == "sha256" and link.hash:
+            return f"sha256:{link.hash}"
+        return hash_by_download(self, link)
+
+    version = tuple(int(part) for part in os.environ[TARGET].split("."))
+    target = TargetPython(py_version_info=version)
+    finder = partialmethod(RequirementCommand._build_package_finder, target_python=target)
+    PyPIRepository._get_file_hash = stated_hash  # type: ignore[method-assign]
+    RequirementCommand._build_package_finder = finder  # type: ignore[assignment,method-assign]
     try:
         cli()
     except PipError as error:  # what pip would have printed without a traceback
         sys.exit(f"ERROR: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name
 from packager import net
 from packager.errors import ClaimError, UsageError
 from packager.lock.indexes import Indexes
+from packager.lock.pip_compile import TARGET
 from packager.project import Project
 
 __all__ = ["Pinned", "choose_resolver", "is_ours", "read_requirements", "resolve"]
@@ -162,7 +163,8 @@ def _pip_compile(project: Project, work: Path, name: str, upgrade: Sequence[str]
         *(f"--find-links={link}" for link in project.hints.find_links),
         "pyproject.toml.in",
     ]
-    _run([sys.executable, "-m", "packager.lock.pip_compile", *flags], work, {}, project)
+    target = {TARGET: project.full_python}
+    _run([sys.executable, "-m", "packager.lock.pip_compile", *flags], work, target, project)
 
 
 def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] | None) -> None:
@@ -187,7 +189,7 @@ def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] 
         "--no-emit-find-links",
         "--no-config",
         "--index-strategy=unsafe-best-match",  # as pip does: the best version of any index
-        f"--python-version={project.python}",
+        f"--python-version={project.full_python}",
         f"--python-platform={_UV_MACHINES[project.platforms[0]]}-{_UV_GLIBC[project.base]}",
         "--no-python-downloads",
         "--quiet",

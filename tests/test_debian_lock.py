@@ -219,6 +219,16 @@ def test_places_are_the_mirror_then_the_host_then_the_snapshot_archive(monkeypat
     ]
 
 
+def test_a_host_without_a_security_archive_is_sought_one_beside_its_mirror(monkeypatch):
+    monkeypatch.setattr(apt_sources, "archives", lambda: ["http://apt.example/debian"])
+    pins = pins_of("pool/updates/main/x/x_1_all.deb")
+    [security] = pins.packages
+    assert debian.places(security, pins)[:2] == [
+        f"http://apt.example/debian/{security.file}",
+        f"http://apt.example/debian-security/{security.file}",
+    ]
+
+
 def test_nobodys_apt_leaves_the_snapshot_archive(monkeypatch):
     monkeypatch.setattr(apt_sources, "archives", list)
     pins = pins_of("pool/main/x/x_1_all.deb")

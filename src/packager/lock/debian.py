@@ -181,10 +181,15 @@ def places(pin: DebPin, pins: DebianPins, *, mirror: str = "") -> list[str]:
 
 
 def _near(mirror: str, *, security: bool) -> list[str]:
-    # An archive that apt uses may hold either part; the likelier ones are asked first.
+    # An archive that apt uses may hold either part; the likelier ones are asked first.  Where
+    # a host lists no security archive, its mirror often has one beside the main one.
     apt = sorted(apt_sources.archives(), key=lambda archive: ("security" in archive) != security)
-    chosen = _beside(mirror, security=security)
-    return list(dict.fromkeys([chosen, *apt] if chosen else apt))
+    beside = [_beside(archive, security=security) for archive in apt]
+    return [
+        place
+        for place in dict.fromkeys([_beside(mirror, security=security), *apt, *beside])
+        if place
+    ]
 
 
 def _beside(mirror: str, *, security: bool) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import posixpath
+import shutil
 import struct
 import subprocess
 import tarfile
@@ -62,8 +63,7 @@ class Interpreter:
             for member in archive:
                 library = posixpath.dirname(member.name) == libraries
                 if library or member.name.startswith(wanted):
-                    # Links are as Debian ships them; the layer was made here, of locked bytes.
-                    archive.extract(member, folder, filter="fully_trusted")
+                    _place(archive, member, folder / member.name)
         try:
             run = subprocess.run(
                 [*self.command(folder), "-c", ""], check=False, env=_environment(folder)
@@ -160,6 +160,16 @@ def _compiler(interpreter: Interpreter, folder: Path) -> Iterator[tuple[IO[bytes
         yield process.stdin, process.stdout
         process.stdin.close()
         process.wait()
+
+
+def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if member.issym():
+        path.symlink_to(member.linkname)
+    elif source := archive.extractfile(member):
+        with source, path.open("wb") as out:
+            shutil.copyfileobj(source, out)
+        path.chmod(member.mode)
 
 
 def _environment(folder: Path) -> dict[str, str]:

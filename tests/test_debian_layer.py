@@ -561,7 +561,7 @@ def test_a_slice_reads_like_the_bytes_it_stands_for(tmp_path_factory, data, choo
     start = choose.draw(st.integers(0, len(data)))
     size = choose.draw(st.integers(0, len(data) - start))
     expected = io.BytesIO(data[start : start + size])
-    with deb._Slice.open(path, start, size) as stream:
+    with tar.Slice.open(path, start, size) as stream:
         for _ in range(5):
             offset = choose.draw(st.integers(0, size + 3))
             count = choose.draw(st.integers(-1, size + 3))

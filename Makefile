@@ -1,6 +1,6 @@
 # Everything a contributor does, by name.  `make` alone explains.
 .DEFAULT_GOAL := help
-.PHONY: help setup engine quickstart test lint format types docs lock clean
+.PHONY: help setup engine quickstart test test-all reproducibility figures lint format types docs lock clean
 
 VENV := .venv/bin
 
@@ -13,11 +13,21 @@ setup: ## Make .venv from the hash-pinned lock (quick where it is there already)
 engine: setup ## Make sure that a container engine answers
 	@$(VENV)/python scripts/ensure_engine.py
 
-quickstart: engine ## The whole story: bake, train, lock, build, smoke-test
+quickstart: engine ## The whole story: bake, train, lock, build, smoke-test, verify
 	@scripts/quickstart.sh
 
 test: engine lint types docs ## Set everything up and pass all the tests
 	$(VENV)/python -m pytest -n 2 --dist loadgroup
+
+test-all: engine lint types docs ## All of that, and the tests that take minutes each
+	$(VENV)/python -m pytest -n 2 --dist loadgroup -m "whole or not whole"
+
+reproducibility: engine ## Build the example in all the circumstances of docs/reproducibility.md
+	$(VENV)/python scripts/reproducibility.py
+
+figures: engine ## Measure what docs/figures.md shows (needs a quiet machine)
+	$(VENV)/python benchmarks/compressors.py
+	$(VENV)/python benchmarks/bytecode.py
 
 lint: setup ## ruff and black, changing nothing
 	$(VENV)/ruff check .

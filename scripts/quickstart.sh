@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole story on real input: bake, set up, train, build, smoke-test, look inside.
+# The whole story on real input: bake, set up, train, build, smoke-test, verify.
 set -eu
 cd "$(dirname "$0")/.."
 out=build/quickstart
@@ -26,6 +26,9 @@ make --no-print-directory image
 
 step "make smoke: what was replayed, and how far off it was"
 make --no-print-directory smoke
+
+step "make verify: rebuilt from its sources, and compared bit for bit"
+make --no-print-directory verify
 
 step "Done: the repository is in $out/penguins"
 printf '  docker run --rm penguins:0.1.0 info\n'

@@ -8,11 +8,13 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,9 @@ from packager.outputs import engine as engines
 from packager.outputs.engine import Engine
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A shell that starts the tests in the background has Ctrl-C ignored, by all their children too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY_PREDICTOR = '''\
 """A model without any dependency: a factor read from a file."""
@@ -172,44 +177,45 @@ def tiny(locked_tiny: Path, tmp_path: Path, shared_store: Path) -> Tiny:
 WheelMaker = Callable[..., Path]
 
 
+def write_wheel(
+    name: str,
+    version: str = "1.0",
+    files: Mapping[str, bytes] | None = None,
+    *,
+    executable: tuple[str, ...] = (),
+    requires: tuple[str, ...] = (),
+    tag: str = "py3-none-any",
+    folder: Path,
+) -> Path:
+    """Write a real wheel out of a mapping of paths to bytes."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    info = f"{stem}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    metadata += "".join(f"Requires-Dist: {one}\n" for one in requires)
+    members = {
+        **(files or {f"{name.replace('-', '_')}/__init__.py": b""}),
+        f"{info}/METADATA": metadata.encode(),
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\n"
+        f"Tag: {tag}\n".encode(),
+    }
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    for path, data in members.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+        writer.writerow([path, f"sha256={digest}", len(data)])
+    writer.writerow([f"{info}/RECORD", "", ""])
+    members[f"{info}/RECORD"] = rows.getvalue().encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{stem}-{tag}.whl"
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, data in members.items():
+            member = zipfile.ZipInfo(path, (2020, 1, 1, 0, 0, 0))
+            member.external_attr = (0o100755 if path in executable else 0o100644) << 16
+            archive.writestr(member, data)
+    return target
+
+
 @pytest.fixture
 def make_wheel(tmp_path: Path) -> WheelMaker:
-    """Make real wheels out of a mapping of paths to bytes."""
-
-    def make(
-        name: str,
-        version: str = "1.0",
-        files: Mapping[str, bytes] | None = None,
-        *,
-        executable: tuple[str, ...] = (),
-        requires: tuple[str, ...] = (),
-        tag: str = "py3-none-any",
-        folder: Path = tmp_path,
-    ) -> Path:
-        stem = f"{name.replace('-', '_')}-{version}"
-        info = f"{stem}.dist-info"
-        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        metadata += "".join(f"Requires-Dist: {one}\n" for one in requires)
-        members = {
-            **(files or {f"{name.replace('-', '_')}/__init__.py": b""}),
-            f"{info}/METADATA": metadata.encode(),
-            f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\n"
-            f"Tag: {tag}\n".encode(),
-        }
-        rows = io.StringIO()
-        writer = csv.writer(rows, lineterminator="\n")
-        for path, data in members.items():
-            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
-            writer.writerow([path, f"sha256={digest}", len(data)])
-        writer.writerow([f"{info}/RECORD", "", ""])
-        members[f"{info}/RECORD"] = rows.getvalue().encode()
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / f"{stem}-{tag}.whl"
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path, data in members.items():
-                member = zipfile.ZipInfo(path, (2020, 1, 1, 0, 0, 0))
-                member.external_attr = (0o100755 if path in executable else 0o100644) << 16
-                archive.writestr(member, data)
-        return target
-
-    return make
+    """Write real wheels, into the test's own folder where no other is named."""
+    return partial(write_wheel, folder=tmp_path)

@@ -240,7 +240,7 @@ def test_trouble_with_removing_does_not_hide_the_verdict() -> None:
     reporter = Silent()
     reporter.note = notes.append  # type: ignore[method-assign]
     image = Image("x", "1", "linux/amd64", b"{}", ())
-    built = assembling.Built(None, image, None, "", False)  # type: ignore[arg-type]
+    built = assembling.Built(None, image)  # type: ignore[arg-type]
     with pytest.raises(ClaimError, match="exit code 7"):
         delivering.deliver(built, Stuck(), Reference.of("x", "1"), Limits(), reporter)  # type: ignore[arg-type]
     assert notes == ["could not be tidied up: cannot be removed"]
@@ -342,47 +342,6 @@ def test_a_flipped_byte_in_the_store_is_healed_said_once_and_changes_nothing(
     assert digests[victim][:12] in run.stdout
     assert (tmp_path / "second.tar").read_bytes() == (tmp_path / "first.tar").read_bytes()
     assert "healed" not in tiny.run("build", "--no-load", "-o", str(tmp_path / "3.tar")).stdout
-
-
-MISBEHAVIOUR = {
-    "does not import": ("import no_such_module\n", UsageError, "no_such_module"),
-    "fails": ("def load(path):\n    raise ValueError('bad weights')\n", ClaimError, "bad weights"),
-    "hangs": (
-        "def load(path):\n    while True:\n        pass\n",
-        ClaimError,
-        "no verdict after 5 s",
-    ),
-    "eats memory": (
-        "def load(path):\n    x = []\n    while True:\n        x.append(bytes(10**7))\n",
-        ClaimError,
-        "memory",
-    ),
-    "exits": ("import os\ndef load(path):\n    os._exit(7)\n", ClaimError, "exit code 7"),
-    "opens a socket": (
-        "import socket\ndef load(path):\n"
-        "    socket.create_connection(('192.0.2.1', 80), timeout=5)\n",
-        ClaimError,
-        "unreachable",
-    ),
-    "writes": (
-        "def load(path):\n    open('/srv/packager/x', 'w')\n",
-        ClaimError,
-        "Read-only file system",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", MISBEHAVIOUR)
-def test_a_model_that_misbehaves_is_stopped_and_reported_for_what_it_is(
-    name: str, tiny: Tiny, tmp_path: Path, docker_client: docker.DockerClient
-) -> None:
-    code, error, says = MISBEHAVIOUR[name]
-    tag = unique(tiny, tmp_path)
-    (tiny.root / "src/tiny/predict.py").write_text(f"{code}\nif False:\n    def load(path): ...\n")
-    run = tiny.run("build", "--timeout", "5", "--memory", "256m")
-    assert run.returncode == error.exit_code, run.stderr
-    assert says in run.stderr
-    assert not images_of(docker_client, tag)
 
 
 def test_without_an_engine_an_archive_can_still_be_made(tiny: Tiny, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from debian.debfile import DebFile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -426,7 +427,7 @@ def test_a_compression_that_debian_does_not_use_is_refused(tmp_path):
 
 def test_gzip_is_read_as_well(tmp_path):
     pin, path = make_deb(tmp_path, "made-up", member("etc/a", b"1"))
-    with deb.DebFile(path) as read:
+    with DebFile(path) as read:
         parts = {name: read.getmember(name).read() for name in read.getnames()}
     parts["data.tar.gz"] = gzip.compress(lzma.decompress(parts.pop("data.tar.xz")))
     path.write_bytes(ar(parts))

@@ -8,6 +8,7 @@ import pytest
 from conftest import Tiny
 
 from packager import assembling, formats, project
+from packager.assembling import Built
 from packager.errors import ClaimError
 from packager.lock import lockfile
 from packager.reporter import Silent
@@ -15,9 +16,15 @@ from packager.store import Store
 
 
 def image_id(tiny: Tiny) -> str:
+    return built(tiny).image.id
+
+
+def built(tiny: Tiny) -> Built:
     loaded = project.load(tiny.root)
-    built = assembling.assemble(loaded, loaded.platforms[0], Store(tiny.store), Silent())
-    return built.image.id
+    store = Store(tiny.store)
+    with store.scratch() as scratch:
+        inputs = assembling.gather(loaded, loaded.platforms[0], scratch)
+        return assembling.assemble(inputs, store, Silent())
 
 
 def test_another_version_of_packager_or_compressor_gives_the_same_image(
@@ -39,7 +46,7 @@ def test_another_format_is_refused_and_says_whose_lock_it_is(
 ) -> None:
     monkeypatch.setattr(formats, "LAYERS", 99)
     tiny.edit("packager.lock", 'packager = "0.1.0"', 'packager = "0.0.9"')
-    with pytest.raises(ClaimError, match=r"(?s)format: 1 became 99.*model-packager==0\.0\.9"):
+    with pytest.raises(ClaimError, match=r"(?s)format: 2 became 99.*model-packager==0\.0\.9"):
         image_id(tiny)
 
 
@@ -50,12 +57,18 @@ def test_another_format_is_refused_and_says_whose_lock_it_is(
         ('license = "Apache-2.0"', 'license = "MIT"'),
         ('description = "A factor"', 'description = "Another"'),
         ('base = "debian:bookworm"', 'base = "debian:bookworm"\nbytecode = false'),
+        (
+            'base = "debian:bookworm"',
+            'base = "debian:bookworm"\ncode = ["src/tiny", "src/tiny/predict.py"]',
+        ),
     ],
 )
 def test_each_input_changes_the_image(old: str, new: str, tiny: Tiny) -> None:
-    before = image_id(tiny)
+    before = built(tiny)
     tiny.edit("pyproject.toml", old, new)
-    assert image_id(tiny) != before
+    after = built(tiny)
+    assert after.image.id != before.image.id
+    assert after.inputs.digest != before.inputs.digest
 
 
 def test_what_is_no_input_does_not(tiny: Tiny) -> None:

@@ -72,8 +72,12 @@ def server() -> Iterator[Server]:
         ("https://sekret@host/simple", "https://host/simple"),
         ("Failed to parse: http://u:sek@ret@", "Failed to parse: http://"),
         ("see http://u:sekret@a/b, then https://sekret@c", "see http://a/b, then https://c"),
-        ("https://host/@scope/file?at=a@b#c@d", "https://host/@scope/file?at=a@b#c@d"),
-        ("someone@example.org", "someone@example.org"),
+        ("https://u:pa/ss@word@host:80/simple", "https://host:80/simple"),
+        ("u:sekret@proxy:3128 is no address", "proxy:3128 is no address"),
+        ("403 for https://host/file?X-Signature=sekret today", "403 for https://host/file?… today"),
+        ("https://host/@scope/file?at=a@b#c@d", "https://host/@scope/file?…#c@d"),
+        ("https://host:8080/@scope and [::1]:80/@x?", "https://host:8080/@scope and [::1]:80/@x?"),
+        ("someone@example.org: why?", "someone@example.org: why?"),
     ],
 )
 def test_credentials_go_and_everything_else_stays(text: str, shown: str) -> None:

@@ -157,7 +157,8 @@ def test_a_version_is_normalised_and_names_the_metadata(root: Path) -> None:
     change(
         root,
         "[tool.packager]",
-        '[project.scripts]\nrun = "tiny.predict : load [x]"\n[tool.packager]',
+        '[project.scripts]\nrun = "tiny.predict : load [x]"\n'
+        '[project.gui-scripts]\nshow = "tiny.predict:load"\n[tool.packager]',
     )
     loaded = project.load(root)
     entries = tree.code_entries(loaded, tree.code_files(loaded), Site.debian("3.11"))
@@ -165,7 +166,7 @@ def test_a_version_is_normalised_and_names_the_metadata(root: Path) -> None:
     assert loaded.version == "1.0rc1"
     folder = "my_tiny_project-1.0rc1.dist-info"
     assert f"usr/local/lib/python3.11/dist-packages/{folder}/METADATA" in names
-    assert "usr/local/bin/run" in names
+    assert {"usr/local/bin/run", "usr/local/bin/show"} <= set(names)
 
 
 def test_another_expected_version_is_refused(root: Path) -> None:

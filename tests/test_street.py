@@ -12,13 +12,16 @@ from conftest import REPOSITORY
 
 SOURCE = REPOSITORY / "src" / "packager"
 FLOORS = [
-    ["errors", "reporter", "formats", "files", "runtime"],
+    ["errors", "reporter", "formats", "files", "inside", "leases", "runtime"],
     ["net", "git", "store", "project"],
     ["lock"],
     ["layers"],
     ["image"],
     ["outputs"],
-    ["smoke", "info", "init", "locking", "claims", "assembling", "delivering", "build"],
+    [
+        *("smoke", "info", "init", "locking", "claims", "assembling", "provenance"),
+        *("delivering", "build", "sources", "verify", "diff"),
+    ],
     ["console", "cli", "__main__"],
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

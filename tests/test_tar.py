@@ -98,6 +98,14 @@ def test_a_path_of_two_owners_that_disagree_is_refused_by_name(other: Entry) -> 
         tar.merge([data_entry("a/b", b"x", owner="one"), other])
 
 
+def test_a_hard_link_comes_after_its_file() -> None:
+    """Whoever unpacks a tar front to back could not make it otherwise."""
+    file = data_entry("b/tool", b"x")
+    tar.merge([file, Entry("b/twin", kind="hardlink", target="b/tool")])
+    with pytest.raises(ClaimError, match=r"culprit.*comes after it"):
+        tar.merge([file, Entry("b/same", kind="hardlink", target="b/tool", owner="culprit")])
+
+
 @pytest.mark.parametrize(
     "path",
     ["/etc/passwd", "a/../../b", "a//b", ".", "", "a/.wh.b", "lib/x", "bin/sh", "lib64/ld.so"],

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 from conftest import Tiny, git, run_packager, write_tiny
 
-from packager import assembling, project
+from packager import project, provenance
 from packager.errors import ClaimError, HostError, UsageError
 from packager.layers import tar, tree
+from packager.layers.bytecode import Work
 from packager.layers.plan import Recipe, make
 from packager.project import Project
-from packager.store import Store
+from packager.store import Blob, Store
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
 
@@ -53,7 +55,38 @@ def code_of(root: Path) -> dict[str, bytes]:
 
 
 def commit_of(root: Path) -> tuple[str, bool]:
-    return assembling._commit(project.load(root))
+    source = provenance.of(project.load(root))
+    return source.commit, source.dirty
+
+
+def without_links(root: Path, tmp_path: Path) -> Path:
+    """Clone as git does on a system that has no links, Windows for one."""
+    git(tmp_path, "-c", "core.symlinks=false", "clone", "-q", str(root), "without-links")
+    return tmp_path / "without-links"
+
+
+def test_a_checkout_without_links_has_the_same_code(root: Path, tmp_path: Path) -> None:
+    (root / "src/tiny/alias.py").symlink_to("predict.py")
+    (root / "src/tiny/second.py").symlink_to("../tiny/alias.py")
+    (root / "src/tiny/folder").symlink_to("../tiny")
+    commit(root)
+    clone = without_links(root, tmp_path)
+    assert (clone / "src/tiny/alias.py").read_text() == "predict.py"
+    code = code_of(clone)
+    assert code == code_of(root)
+    assert code["src/tiny/second.py"] == code["src/tiny/predict.py"]
+    assert "src/tiny/folder" not in code
+
+
+@pytest.mark.parametrize("target", ["../../../secret.py", "/etc/passwd"])
+def test_a_link_as_text_leads_out_no_more_than_a_link(
+    target: str, root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret.py").write_text("secret = 1")
+    (root / "src/tiny/out.py").symlink_to(target)
+    commit(root)
+    with pytest.raises(UsageError, match=r"src/tiny/out\.py is a link out of the repository"):
+        code_of(without_links(root, tmp_path))
 
 
 def test_a_project_in_a_subfolder_of_a_repository_gives_the_same_image(
@@ -262,6 +295,10 @@ def folder_model(root: Path) -> Project:
     return replace(project.load(root), model=PurePosixPath("models/net"))
 
 
+def nowhere(_base: Blob, _architecture: str) -> AbstractContextManager[Work]:
+    raise AssertionError("a model needs no interpreter")
+
+
 def test_a_model_is_what_it_was_when_it_was_digested(root: Path, tmp_path: Path) -> None:
     folder = folder_model(root)
     model = tree.read_model(folder)
@@ -270,10 +307,10 @@ def test_a_model_is_what_it_was_when_it_was_digested(root: Path, tmp_path: Path)
     path = root / "models/net/deep/b.bin"
     path.write_bytes(b"x" * 20)
     with pytest.raises(ClaimError, match=r"models/net/deep/b\.bin.*changed while it was read"):
-        list(make([recipe], store))
+        list(make([recipe], store, nowhere))
     assert store.note("layer", "a key") is None
     path.write_bytes(b"b" * 20)
-    [layer] = make([recipe], store)
+    [layer] = make([recipe], store, nowhere)
     names = [entry.path for entry in tar.read(layer.blob.path, "the layer")]
     assert names == ["srv/packager/model/net/a.bin", "srv/packager/model/net/deep/b.bin"]
     path.write_bytes(b"y" * 20)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
-from packager import git, image
+from packager import image
 from packager.claims import Examples, check_predictor, read_examples
 from packager.errors import UsageError
 from packager.files import canonical_json
@@ -16,26 +17,53 @@ from packager.layers import tree
 from packager.layers.plan import Layer, Recipe
 from packager.lock import lockfile, places
 from packager.lock.lockfile import Lock
+from packager.outputs import engine as engines
 from packager.project import Project
 from packager.reporter import Reporter, human_size
+from packager.runtime.packager_runtime.facts import FORMAT
 from packager.store import Store
 
-__all__ = ["Built", "assemble"]
+__all__ = ["Built", "Inputs", "assemble", "gather"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """All that an image is a function of, read once.
+
+    Attributes
+    ----------
+    code : list of (str, bytes)
+        The project's own files as git stores them, sorted by path.
+    digest : str
+        ``sha256:…`` over all of it; the image carries it as a label.
+    """
+
+    project: Project
+    lock: Lock
+    platform: str
+    model: tree.Model
+    examples: Examples | None
+    code: list[tuple[str, bytes]]
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An image that was assembled, and what is worth saying about it."""
+    """An image that was assembled, and what it was made from."""
 
-    project: Project
+    inputs: Inputs
     image: Image
-    examples: Examples | None
-    commit: str
-    dirty: bool
 
 
-def assemble(project: Project, platform: str, store: Store, reporter: Reporter) -> Built:
-    """Assemble an image from the lock and the project's files; needs no engine.
+def gather(
+    project: Project,
+    platform: str,
+    scratch: Path,
+    *,
+    model: tree.Model | None = None,
+    examples: Path | None = None,
+) -> Inputs:
+    """Read what the image is a function of, and hold each part against the others.
 
     Parameters
     ----------
@@ -43,20 +71,20 @@ def assemble(project: Project, platform: str, store: Store, reporter: Reporter) 
         What to build.
     platform : str
         One that the lock was made for.
-    store : Store
-        Where bytes come from and layers go.
-    reporter : Reporter
-        Gets a row for each kind of layer.
+    scratch : Path
+        A folder for temporary files.
+    model : tree.Model, optional
+        In place of the project's own.
+    examples : Path, optional
+        In place of the project's own.
 
     Raises
     ------
     ClaimError
-        When the lock is stale, a byte is not what the lock says, or the model is not the
-        one that the examples were recorded with.
+        When the lock is stale, or the model is not the one that the examples were recorded
+        with.
     UsageError
-        When the model or the predictor is not there.
-    HostError
-        When something can neither be found in the store nor fetched.
+        When the model, the examples or the predictor are not there.
     """
     lock = lockfile.read(project.root)
     lockfile.require_fresh(lock, project, image_only=True)
@@ -65,24 +93,57 @@ def assemble(project: Project, platform: str, store: Store, reporter: Reporter) 
             f"the lock is for {', '.join(lock.debian)}, not for {platform}",
             where="pyproject.toml: tool.packager.platforms",
         )
-    files = tree.read_model(project)
-    model = files.digest
-    examples = read_examples(project, model)
-    code = tree.code_files(project)
+    model = model or tree.read_model(project)
+    recorded = read_examples(project, model.digest, examples)
+    code = tree.code_files(project, scratch)
     check_predictor(project, code)
-    inputs = _inputs_digest(project, lock, platform, model=model, examples=examples, code=code)
-    facts = {"image.json": _facts(project, platform, model, examples, inputs)}
-    if examples:
-        facts["examples.json"] = examples.data
+    digest = _inputs_digest(
+        project, lock, platform, model=model.digest, examples=recorded, code=code
+    )
+    return Inputs(project, lock, platform, model, recorded, code, digest)
+
+
+def assemble(inputs: Inputs, store: Store, reporter: Reporter) -> Built:
+    """Assemble an image from the lock and the project's files.
+
+    An engine is needed only where this host does not execute the image's Python, and
+    bytecode is wanted that the store does not have.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        From `gather`.
+    store : Store
+        Where bytes come from and layers go.
+    reporter : Reporter
+        Gets a row for each kind of layer.
+
+    Raises
+    ------
+    ClaimError
+        When a byte is not what the lock says, or changed since it was gathered.
+    HostError
+        When something can neither be found in the store nor fetched.
+    """
+    project, platform = inputs.project, inputs.platform
+    facts = {"image.json": _facts(inputs)}
+    if inputs.examples:
+        facts["examples.json"] = inputs.examples.data
     reporter.begin("fetch", "what the store does not have")
-    blobs = store.fetch(places.wanted(project, lock, platform, store))
+    blobs = store.fetch(places.wanted(project, inputs.lock, platform, store))
     recipes = planning.plan(
-        project, lock, platform, blobs, store, model=files, code=code, facts=facts
+        project,
+        inputs.lock,
+        platform,
+        blobs,
+        store,
+        model=inputs.model,
+        code=inputs.code,
+        facts=facts,
     )
     layers = _make_layers(recipes, store, reporter)
-    labels = {image.LABEL_INPUTS: inputs, f"{image.LABEL}.model": model}
-    built = image.assemble(project, platform, layers, labels)
-    return Built(project, built, examples, *_commit(project))
+    labels = {image.LABEL_INPUTS: inputs.digest, image.LABEL_MODEL: inputs.model.digest}
+    return Built(inputs, image.assemble(project, platform, layers, labels))
 
 
 def _inputs_digest(
@@ -105,30 +166,32 @@ def _inputs_digest(
         "bytecode": project.bytecode,
         "model": [str(project.model), model],
         "examples": hashlib.sha256(examples.data).hexdigest() if examples else None,
-        "code": [[name, hashlib.sha256(data).hexdigest()] for name, data in code],
+        "code": [
+            [str(path) for path in project.code],
+            [[name, hashlib.sha256(data).hexdigest()] for name, data in code],
+        ],
     }
     return f"sha256:{hashlib.sha256(canonical_json(body)).hexdigest()}"
 
 
-def _facts(
-    project: Project, platform: str, model: str, examples: Examples | None, inputs: str
-) -> bytes:
+def _facts(inputs: Inputs) -> bytes:
     """Write what the runtime needs to know (`packager_runtime.facts` reads it)."""
+    project = inputs.project
     return canonical_json(
         {
-            "format": 1,
+            "format": FORMAT,
             "name": project.name,
             "version": project.version,
             "description": project.description,
             "license": project.license,
-            "model": {"path": f"model/{project.model.name}", "digest": model},
-            "examples": "examples.json" if examples else None,
+            "model": {"path": f"model/{project.model.name}", "digest": inputs.model.digest},
+            "examples": "examples.json" if inputs.examples else None,
             "predictor": project.predictor,
             "trust_pickle": project.trust_pickle,
             "base": project.base,
-            "platform": platform,
+            "platform": inputs.platform,
             "python": project.python,
-            "inputs_digest": inputs,
+            "inputs_digest": inputs.digest,
         }
     )
 
@@ -137,7 +200,8 @@ def _make_layers(recipes: list[Recipe], store: Store, reporter: Reporter) -> lis
     """Make the layers, and report each kind of them as soon as it is complete."""
     layers = []
     reporter.begin("assemble", f"{len(recipes)} layers")
-    for role, made in groupby(planning.make(recipes, store), key=lambda layer: layer.role):
+    making = planning.make(recipes, store, engines.workshop)
+    for role, made in groupby(making, key=lambda layer: layer.role):
         group = list(made)
         layers += group
         cached = sum(layer.cached for layer in group)
@@ -149,20 +213,3 @@ def _make_layers(recipes: list[Recipe], store: Store, reporter: Reporter) -> lis
         reporter.row(role, what, human_size(sum(layer.blob.size for layer in group)), state)
         reporter.begin("assemble", f"{len(recipes) - len(layers)} more layers")
     return layers
-
-
-def _commit(project: Project) -> tuple[str, bool]:
-    """Find the commit, and whether an input of the image differs from it."""
-    inputs = ["pyproject.toml", "requirements.txt", lockfile.FILE, str(project.model)]
-    inputs += [str(project.examples)] if project.examples else []
-    inputs += [str(path) for path in project.code]
-    if not git.is_repository(project.root):
-        return "", False
-    status = ("status", "--porcelain=v2", "--branch", "--untracked-files=no")
-    lines = git.run(project.root, *status, "--", *inputs).decode("utf-8", "replace").splitlines()
-    heads = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# "))
-    commit = heads["branch.oid"]
-    if commit == "(initial)":
-        return "", False
-    changed = any(not line.startswith("# ") for line in lines)
-    return commit, changed or bool(git.run(project.root, "ls-files", *git.UNTRACKED, "--", *inputs))

@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from packager.assembling import Built, assemble
+from packager import provenance
+from packager.assembling import Built, assemble, gather
 from packager.delivering import deliver, write_archive
 from packager.errors import UsageError
 from packager.layers.plan import Layer
 from packager.outputs import engine as engines
 from packager.outputs.reference import Reference
 from packager.project import Project
+from packager.provenance import Provenance
 from packager.reporter import Reporter
 from packager.smoke import Limits, Verdict
 from packager.store import Store
@@ -58,6 +60,7 @@ class Result:
     """
 
     order: Order
+    provenance: Provenance
     built: Built
     verdict: Verdict | None
     manifest: str
@@ -140,15 +143,20 @@ def build(project: Project, wanted: Order, store: Store, reporter: Reporter) -> 
     if wanted.load:
         engine = engines.connect()
         engine.check_loads()
-    built = assemble(project, wanted.platform, store, reporter)
+    with store.scratch() as scratch:
+        inputs = gather(project, wanted.platform, scratch)
+    source = provenance.of(project)
+    built = assemble(inputs, store, reporter)
     verdict = None
     if engine:
         verdict = deliver(built, engine, wanted.reference, wanted.limits, reporter)
     manifest = ""
     if wanted.output:
         reporter.begin("archive", str(wanted.output))
-        manifest = write_archive(built, wanted.output, wanted.reference, store)
-    return Result(wanted, built, verdict, manifest)
+        manifest = write_archive(
+            built, wanted.output, wanted.reference, store, source.annotations()
+        )
+    return Result(wanted, source, built, verdict, manifest)
 
 
 def summary(result: Result) -> Mapping[str, Any]:
@@ -165,16 +173,17 @@ def summary(result: Result) -> Mapping[str, Any]:
         Ready for JSON; sizes in bytes, digests as ``sha256:…``.
     """
     built, wanted, verdict = result.built, result.order, result.verdict
+    examples = built.inputs.examples
     return {
         "name": built.image.name,
         "version": built.image.version,
         "platform": built.image.platform,
         "id": built.image.id,
         "size": built.image.size,
-        "commit": built.commit,
-        "dirty": built.dirty,
+        "commit": result.provenance.commit,
+        "dirty": result.provenance.dirty,
         "layers": [_layer(layer) for layer in built.image.layers],
-        "examples": asdict(built.examples) | {"data": None} if built.examples else None,
+        "examples": asdict(examples) | {"data": None} if examples else None,
         "tag": str(wanted.reference) if wanted.load else None,
         "archive": str(wanted.output) if wanted.output else None,
         "manifest": result.manifest or None,

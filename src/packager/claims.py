@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from packager.errors import ClaimError, UsageError
 from packager.files import canonical_json
 from packager.layers import tree
 from packager.project import Project
-from packager.runtime.packager_runtime.facts import InputError
+from packager.runtime.packager_runtime.facts import InputError, Recording
 from packager.runtime.packager_runtime.facts import read_examples as read_recording
+from packager.runtime.packager_runtime.tables import check
 
 __all__ = ["Examples", "check_predictor", "read_examples"]
 
@@ -30,8 +32,17 @@ class Examples:
     source: str
 
 
-def read_examples(project: Project, model: str) -> Examples | None:
+def read_examples(project: Project, model: str, path: Path | None = None) -> Examples | None:
     """Read the recorded examples and hold them against the model.
+
+    Parameters
+    ----------
+    project : Project
+        Names the file.
+    model : str
+        The model's digest.
+    path : Path, optional
+        Read in place of the project's own file.
 
     Raises
     ------
@@ -43,15 +54,22 @@ def read_examples(project: Project, model: str) -> Examples | None:
     if project.examples is None:
         return None
     where = str(project.examples)
-    path = project.root / project.examples
+    own = project.root / project.examples
+    path = path or own
     if not path.exists():
         raise UsageError(
             f"{where} does not exist",
             where="pyproject.toml: tool.packager.examples",
             hint="Train and export the model first, or correct the path.",
         )
+    if path == own and not path.resolve().is_relative_to(project.root):
+        raise UsageError(
+            f"{where} is a link out of the repository",
+            where="pyproject.toml: tool.packager.examples",
+        )
     try:
         examples = read_recording(path)
+        _check_values(examples)
         data = canonical_json(json.loads(path.read_bytes())) + b"\n"
     except (InputError, ValueError, OverflowError, RecursionError) as error:
         reason = str(error).removeprefix(f"{path}: ")
@@ -68,6 +86,19 @@ def read_examples(project: Project, model: str) -> Examples | None:
             hint=f"Train and export again, or restore {project.model} and {where}.",
         )
     return Examples(data, examples.rows, examples.license, examples.source)
+
+
+def _check_values(examples: Recording) -> None:
+    """Hold every recorded value against its datatype and shape, as the image would."""
+    for what, columns, signature in (
+        ("inputs", examples.given, examples.inputs),
+        # What a model gives may be no finite number, and that is recorded as null.
+        ("outputs", examples.expected, [replace(one, nullable=True) for one in examples.outputs]),
+    ):
+        try:
+            check(columns, signature)
+        except InputError as error:
+            raise InputError(f"{what}: {error}") from None
 
 
 def check_predictor(project: Project, code: list[tuple[str, bytes]]) -> None:

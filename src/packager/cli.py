@@ -22,6 +22,7 @@ import click
 
 from packager import __version__
 from packager.errors import PackagerError
+from packager.reporter import printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -266,22 +267,122 @@ def _own_image(context: _Context) -> str:
 def info(context: _Context, image: str | None, as_json: bool) -> None:
     """Say what is inside IMAGE, from whom, with which digests.
 
-    IMAGE is a tag or ID in the engine, or an archive that packager build -o wrote; by
-    default the image that this project builds.
+    IMAGE is a tag or ID in the engine, or an archive or OCI layout that packager build -o
+    wrote; by default the image that this project builds.
     """
     from packager import info as informing
     from packager.console import print_info
     from packager.outputs import engine as engines
 
     name = image or _own_image(context)
-    if Path(name).is_file():
-        described = informing.of_archive(Path(name))
+    if Path(name).exists():
+        described = informing.of_file(Path(name))
     else:
         described = informing.of_image(engines.connect(), name)
     if as_json:
         click.echo(json.dumps(described, indent=1))
     else:
         print_info(context.console(), described)
+
+
+@cli.command()
+@click.argument("image", required=False)
+@click.option("--empty-store", is_flag=True, help="Fetch every locked byte anew, into a new store.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the report goes; by default NAME-VERSION.verification.json.",
+)
+@click.option("--by", metavar="NAME", help="Who verifies; by default the name that git knows.")
+@_json
+@click.pass_obj
+def verify(
+    context: _Context,
+    *,
+    image: str | None,
+    empty_store: bool,
+    report: Path | None,
+    by: str | None,
+    as_json: bool,
+) -> None:
+    """Rebuild IMAGE from its lock and sources, and compare the two, bit for bit.
+
+    IMAGE is a tag or ID in the engine, an archive or an OCI layout; by default the image
+    that this project builds. Its sources are found by the digest of the inputs that it
+    carries: among the commits of this repository, in the working tree, or in an unpacked
+    source archive. The image itself is never changed, and no model is retrained.
+
+    Exits 0 where the image was reproduced and 1 where it was not, and writes a report either
+    way. Its format is packager/verification.schema.json, told in docs/verifying.md.
+    """
+    from packager import verify as verifying
+    from packager.console import print_verification
+    from packager.files import replace_file
+    from packager.outputs.opened import opened
+    from packager.store import Store
+
+    project = context.project()
+    path = report or Path(f"{project.name}-{project.version}.verification.json")
+    verifying.check_report(path, image)
+    with closing(context.reporter(quiet=as_json)) as reporter:
+        store = Store(reporter=reporter)
+        with store.scratch() as scratch:
+            subject = opened(image or _own_image(context), scratch)
+            done = verifying.verify(
+                project, subject, store, scratch, reporter, empty_store=empty_store
+            )
+    told = verifying.report(done, by=by or verifying.author(project.root))
+    replace_file(path, json.dumps(told, indent=1).encode() + b"\n")
+    if as_json:
+        click.echo(json.dumps(told, indent=1))
+    else:
+        print_verification(context.console(), done, path)
+    sys.exit(0 if done.reproduced else 1)
+
+
+@cli.command()
+@click.argument("a")
+@click.argument("b")
+@_json
+@click.pass_obj
+def diff(context: _Context, a: str, b: str, as_json: bool) -> None:
+    """Say why the images A and B differ: config, layers, paths, and the inside of a file.
+
+    Each is a tag or ID in the engine, an archive (of packager build -o or docker save, gzipped
+    or not) or a folder with an OCI layout. They need not be packager's.
+
+    \b
+    packager diff penguins:0.1.0 penguins:0.1.1    two images of the engine
+    packager diff mine.tar theirs.tar              two archives
+    packager diff image.tar penguins:0.1.0         did the engine keep what was built?
+
+    Layers are paired by their digests, then by what the images' histories say of them. Of
+    each pair the first path that differs is printed, with the wheel or Debian package that it
+    came with, and how many follow; --json prints all of them. A path differs in:
+
+    \b
+    presence    it is on one side only       mode, owner, time   as the words say
+    type        a file here, a link there    attributes          extended ones
+    content     other bytes                  order               its place in the layer
+    link        another target               encoding            none of it, but the tar's
+                                                                 own bytes
+
+    Of the first file with other bytes the inside is shown: by diffoscope if it is on PATH.
+    Manifests are compared where both images have one and the configs are the same.
+
+    Exits 0 where the images are the same, and 1 where they differ.
+    """
+    from packager import diff as comparing
+    from packager.console import print_difference
+    from packager.store import Store
+
+    with Store().scratch() as scratch:
+        found = comparing.between(a, b, scratch)
+    if as_json:
+        click.echo(json.dumps(comparing.as_json(found), indent=1))
+    else:
+        print_difference(context.console(), found)
+    sys.exit(0 if found.same else 1)
 
 
 @cli.command()
@@ -329,7 +430,7 @@ def _print_json_error(what: str, where: str, hint: str) -> None:
 def _print_error(error: PackagerError) -> None:
     plain = os.environ.get("NO_COLOR") or "--no-color" in sys.argv
     heading = click.style("error:", fg="red", bold=True)
-    click.echo(f"{heading} {error}", err=True, color=False if plain else None)
+    click.echo(f"{heading} {printable(str(error))}", err=True, color=False if plain else None)
 
 
 def main() -> NoReturn:

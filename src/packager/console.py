@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,12 +22,31 @@ from rich.table import Table
 from rich.text import Text
 
 from packager.build import Result
-from packager.reporter import human_size
+from packager.diff import Difference, LayerDifference
+from packager.reporter import human_size, printable
 from packager.smoke import Verdict
+from packager.verify import Verification
 
-__all__ = ["ConsoleReporter", "print_build", "print_info", "print_replay"]
+__all__ = [
+    "ConsoleReporter",
+    "print_build",
+    "print_difference",
+    "print_info",
+    "print_replay",
+    "print_verification",
+]
 
-_STATE_STYLES = {"passed": "green", "cached": "dim", "loaded": "yellow"}
+_STATE_STYLES = {
+    "passed": "green",
+    "same": "green",
+    "cached": "dim",
+    "loaded": "yellow",
+    "not compared": "yellow",
+    "changed": "red",
+}
+_LONGEST_VALUE = 160
+_MOST_KEYS = 12
+_MOST_PATHS = 4
 _TITLES = {
     "org.opencontainers.image.title": "name",
     "org.opencontainers.image.version": "version",
@@ -85,7 +106,7 @@ class ConsoleReporter:
         self.close()
         if self._quiet:
             return
-        line = Text(f"  {step:<12}{what:<46}{size:>8}  ")
+        line = Text(f"  {step:<12}{_shown(what):<46}{size:>8}  ")
         line.append(state, style=_STATE_STYLES.get(state, ""))
         line.rstrip()
         self._console.print(line, soft_wrap=True)
@@ -93,7 +114,7 @@ class ConsoleReporter:
     def note(self, text: str) -> None:
         """Print a remark."""
         if not self._quiet:
-            self._console.print(Text(f"  {text}", style="dim"), soft_wrap=True)
+            self._console.print(Text(f"  {printable(text)}", style="dim"), soft_wrap=True)
 
     def close(self) -> None:
         """Take bar and spinner away."""
@@ -120,18 +141,19 @@ def print_build(console: Console, result: Result) -> None:
         From `build.build`.
     """
     built = result.built
-    if built.examples:
-        licence = built.examples.license or "no licence given"
-        _say(console, f"  {built.examples.rows} data rows are in the image ({licence})")
+    examples, source = built.inputs.examples, result.provenance
+    if examples:
+        licence = examples.license or "no licence given"
+        _say(console, f"  {examples.rows} data rows are in the image ({licence})")
     layers = [
         (layer.role, layer.what, layer.blob.size, layer.blob.sha256) for layer in built.image.layers
     ]
     _say(console)
     console.print(_layer_table(layers))
     _say(console)
-    if built.commit:
-        dirty = ", and inputs differ from it" if built.dirty else ""
-        _say(console, f"commit    {built.commit[:12]}{dirty}")
+    if source.commit:
+        dirty = ", and inputs differ from it" if source.dirty else ""
+        _say(console, f"commit    {source.commit[:12]}{dirty}")
     if result.order.output:
         _say(console, f"archive   {result.order.output}")
         _say(console, f"manifest  {result.manifest}")
@@ -147,7 +169,7 @@ def print_info(console: Console, described: dict[str, Any]) -> None:
     console : Console
         Where to.
     described : dict
-        From `info.of_image` or `info.of_archive`.
+        From `info.of_image` or `info.of_file`.
     """
     _say(console, f"{described['image']}  {described['id']}")
     labels = described["labels"]
@@ -185,6 +207,125 @@ def print_replay(console: Console, verdict: Verdict) -> None:
     console.print(_replay_table(verdict.outputs))
     times += f", predicted in {verdict.seconds['predict']:.1f} s"
     _say(console, f"passed: {verdict.examples} examples replayed, sealed; {times}")
+
+
+def print_verification(console: Console, done: Verification, report: Path) -> None:
+    """Print what came of verifying an image.
+
+    Parameters
+    ----------
+    console : Console
+        Where to.
+    done : Verification
+        From `verify.verify`.
+    report : Path
+        Where its report was written.
+    """
+    if done.difference:
+        _say(console)
+        print_difference(console, done.difference)
+    _say(console)
+    if done.reproduced:
+        model = done.sources.inputs.model.digest
+        _say(console, f"image reproduced: {done.image.id}")
+        _say(console, f"  from the model {model}; no model was retrained")
+    else:
+        changed = ", ".join(level.name for level in done.levels if level.verdict == "changed")
+        _say(console, f"image changed ({changed}): {_shown(done.image.name)}")
+        for level in done.levels:
+            if level.verdict == "changed" and level.expected != level.found:
+                _say(console, f"  {level.name:<10}it is    {level.expected}")
+                _say(console, f"  {'':<10}rebuilt  {level.found}")
+    _say(console, f"report    {report}")
+
+
+def print_difference(console: Console, difference: Difference) -> None:
+    """Print why two images differ: of each layer the first paths, and how many follow.
+
+    Parameters
+    ----------
+    console : Console
+        Where to.
+    difference : Difference
+        From `diff.compare`.
+    """
+    for name, side in (("A", difference.a), ("B", difference.b)):
+        _say(console, f"{name}  {_shown(side.name)}  {side.kind}, {side.platform}, {side.id}")
+        if side.manifest:
+            _say(console, f"   manifest {side.manifest}")
+    for title, keys in (("config", difference.config), ("manifest", difference.manifest)):
+        if keys:
+            _say(console, f"\n{title}")
+        for key in keys[:_MOST_KEYS]:
+            _say(console, f"  {_shown(key.key)}")
+            _both(console, key.a, key.b)
+        if keys[_MOST_KEYS:]:
+            _say(console, f"  and {len(keys) - _MOST_KEYS} more")
+    for layer in difference.layers:
+        _say(console, f"\n{_shown(_layer_title(layer))}")
+        _paths(console, layer)
+    if inside := difference.inside:
+        where = f"/{_shown(inside.path)}: differs from byte {inside.first_byte} on"
+        _say(console, f"\ninside {where}")
+        for line in inside.text.splitlines():
+            _say(console, f"  {_shown(line.expandtabs())}")
+    _say(console, f"\n{_judgement(difference)}")
+
+
+def _layer_title(layer: LayerDifference) -> str:
+    if layer.a is None or layer.b is None:
+        one, side = (layer.a, "A") if layer.a else (layer.b, "B")
+        assert one is not None
+        return f"layer {one.position}, only in {side}: {one.what or one.diff_id}"
+    positions = dict.fromkeys(str(one.position) for one in (layer.a, layer.b))
+    names = dict.fromkeys(one.what or one.diff_id for one in (layer.a, layer.b))
+    moved = ", the same elsewhere" if layer.a.diff_id == layer.b.diff_id else ""
+    return f"layer {' → '.join(positions)}{moved}: {' → '.join(names)}"
+
+
+def _paths(console: Console, layer: LayerDifference) -> None:
+    if not layer.paths:
+        return
+    path = layer.paths[0].path
+    for one in layer.paths:
+        if one.path == path:
+            owner = f"  ({_shown(one.owner)})" if one.owner else ""
+            _say(console, f"  {one.kind:<11}/{_shown(path)}{owner}")
+            _both(console, one.a, one.b)
+    further = [one for one in layer.paths if one.path != path]
+    for one in further[:_MOST_PATHS]:
+        owner = f"  ({_shown(one.owner)})" if one.owner else ""
+        _say(console, f"  {one.kind:<11}/{_shown(one.path)}{owner}")
+    if rest := further[_MOST_PATHS:]:
+        kinds = Counter(one.kind for one in rest)
+        told = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+        _say(console, f"  and {len({one.path for one in rest})} more: {told}")
+
+
+def _both(console: Console, a: str | None, b: str | None) -> None:
+    for side, value in (("A", a), ("B", b)):
+        text = "-" if value is None else _shown(value)
+        cut = text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+        _say(console, f"    {side}  {cut}")
+
+
+def _judgement(difference: Difference) -> str:
+    if difference.same:
+        both = difference.a.manifest and difference.b.manifest
+        return "The same image" + (", and the same manifest." if both else ".")
+    parts = {
+        "keys of the config": len(difference.config),
+        "layers": len(difference.layers),
+        "keys of the manifest": len(difference.manifest),
+    }
+    told = ", ".join(f"{part} {count}" for part, count in parts.items() if count)
+    same = "" if difference.a.id != difference.b.id else "The image is the same.  "
+    return f"{same}What differs: {told}."
+
+
+def _shown(text: str) -> str:
+    """Keep what an image says on one line, and from steering a terminal."""
+    return printable(text.replace("\n", "\\n"))
 
 
 def _say(console: Console, line: str = "") -> None:

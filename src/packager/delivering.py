@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from packager import __version__, image, smoke
+from packager import image, smoke
 from packager.assembling import Built
 from packager.errors import ClaimError, PackagerError, UsageError
 from packager.outputs import archive
@@ -17,10 +17,12 @@ from packager.reporter import Reporter
 from packager.smoke import Limits, Verdict
 from packager.store import Store
 
-__all__ = ["deliver", "provenance", "write_archive"]
+__all__ = ["deliver", "write_archive"]
 
 
-def write_archive(built: Built, path: Path, reference: Reference, store: Store) -> str:
+def write_archive(
+    built: Built, path: Path, reference: Reference, store: Store, annotations: Mapping[str, str]
+) -> str:
     """Write the image as an archive.
 
     Parameters
@@ -33,6 +35,8 @@ def write_archive(built: Built, path: Path, reference: Reference, store: Store) 
         The name that loading gives the image.
     store : Store
         Gets the compressed layers.
+    annotations : mapping
+        For the index: where the image came from.
 
     Returns
     -------
@@ -45,31 +49,8 @@ def write_archive(built: Built, path: Path, reference: Reference, store: Store) 
         When the file cannot be written.
     """
     manifest = image.manifest_of(built.image, store)
-    archive.write(path, built.image, manifest, reference, provenance(built))
+    archive.write(path, built.image, manifest, reference, annotations)
     return f"sha256:{manifest.descriptor.sha256}"
-
-
-def provenance(built: Built) -> dict[str, str]:
-    """Say where an image came from; it goes beside the image, never into it.
-
-    Parameters
-    ----------
-    built : Built
-        From `assemble`.
-
-    Returns
-    -------
-    dict
-        Annotations for the index; without git, nothing about a commit.
-    """
-    told = {"org.opencontainers.image.revision": built.commit, "builder": f"packager {__version__}"}
-    if built.commit:
-        told["dirty"] = "true" if built.dirty else "false"
-    return {
-        key if key.startswith("org.") else f"{image.LABEL}.{key}": value
-        for key, value in told.items()
-        if value
-    }
 
 
 def deliver(
@@ -116,7 +97,9 @@ def deliver(
             with _noting(reporter):
                 if failed:  # an earlier build may have given it the name without a test
                     engine.untag(built.image, reference)
-                if not loaded.existed:
+                if loaded.existed:
+                    engine.settle(built.image)
+                else:
                     engine.remove(built.image)
             raise
     engine.tag(built.image, reference)

@@ -1,19 +1,32 @@
-"""The versions of everything that decides an image's bytes; they go into locks and cache keys."""
+"""The versions of everything that decides an image's bytes; they go into locks and cache keys.
+
+The rules themselves are in docs/image-format.md.
+"""
 
 from __future__ import annotations
 
 from importlib.metadata import version
 
-__all__ = ["BYTECODE", "COMPRESSOR", "LAYERS", "LOCK"]
+__all__ = ["BYTECODE", "COMPRESSOR", "LAYERS", "LEVEL", "LOCK", "MEMBER"]
 
-LAYERS = 1
-"""The rules by which bytes become layers (`packager.layers`)."""
+LAYERS = 2
+"""How locked bytes and a project's files become layers, config and manifest, and what the
+digest of the inputs is taken over: all of an image but for the numbers below."""
 
-BYTECODE = 1
+BYTECODE = 2
 """How modules become bytecode (`packager.layers.bytecode`)."""
 
 LOCK = 1
 """The layout of `packager.lock`."""
 
-COMPRESSOR = f"gzip by libdeflate of deflate {version('deflate')}, level 6, 4 MiB members"
+LEVEL = 6
+"""How hard layers are compressed."""
+
+MEMBER = 4 << 20
+"""Bytes of a layer that become one member of its gzip file; memory stays at one of them."""
+
+COMPRESSOR = (
+    f"gzip by libdeflate of deflate {version('deflate')}, "
+    f"level {LEVEL}, {MEMBER >> 20} MiB members"
+)
 """How layers are compressed: what a manifest's digest depends on, and an image ID does not."""

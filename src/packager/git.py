@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from packager.errors import HostError
 
-__all__ = ["UNTRACKED", "is_repository", "run"]
+__all__ = ["UNTRACKED", "borrow", "is_repository", "lines", "run"]
 
 UNTRACKED = (
     "--others",
@@ -78,3 +79,43 @@ def run(
         said = done.stderr.decode("utf-8", "replace").strip()
         raise HostError("git cannot read this repository", where=str(root), hint=said)
     return done.stdout
+
+
+def lines(root: Path, *arguments: str) -> list[str]:
+    """Run git in a folder, as `run`, for the lines that it prints."""
+    return os.fsdecode(run(root, *arguments)).splitlines()
+
+
+def borrow(root: Path, git_dir: Path, work_tree: Path) -> Callable[..., bytes]:
+    """Make a scratch repository of another's objects, which no setting of the user's reaches.
+
+    Parameters
+    ----------
+    root : Path
+        A folder of the repository that the objects are borrowed from.
+    git_dir : Path
+        Where the scratch repository is made.
+    work_tree : Path
+        The files that it is about.
+
+    Returns
+    -------
+    callable
+        `run`, in the scratch repository.
+    """
+    algorithm, objects = lines(root, "rev-parse", "--show-object-format", "--git-path", "objects")
+    git_dir.mkdir(parents=True, exist_ok=True)
+    environment = {
+        "GIT_DIR": str(git_dir),
+        "GIT_WORK_TREE": str(work_tree),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "HOME": str(git_dir),
+        "XDG_CONFIG_HOME": str(git_dir),
+    }
+    ours = partial(run, root, environment=environment)
+    ours("init", "--quiet", "--template=", f"--object-format={algorithm}")
+    alternates = git_dir / "objects" / "info" / "alternates"
+    alternates.parent.mkdir(exist_ok=True)
+    alternates.write_bytes(os.fsencode(f"{(root / objects).resolve()}\n"))
+    return ours

@@ -21,9 +21,12 @@ from packager.project import PLATFORMS, Project
 from packager.store import Blob, Store
 
 __all__ = [
+    "COMPRESSED_BY",
     "CREATED",
     "LABEL",
     "LABEL_INPUTS",
+    "LABEL_MODEL",
+    "REVISION",
     "Descriptor",
     "Image",
     "Manifest",
@@ -35,10 +38,11 @@ CREATED = "1980-01-02T00:00:00Z"
 """The time that every layer entry has, too: an image is a function of its inputs."""
 
 LABEL = "org.model-packager"
+REVISION = "org.opencontainers.image.revision"
 LABEL_INPUTS = f"{LABEL}.inputs"
+LABEL_MODEL = f"{LABEL}.model"
+COMPRESSED_BY = f"{LABEL}.compressor"
 
-_LEVEL = 6
-_MEMBER = 4 << 20
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -169,7 +173,7 @@ def manifest_of(image: Image, store: Store) -> Manifest:
             "mediaType": _MANIFEST,
             "config": config.as_json(),
             "layers": [Descriptor(_LAYER, blob.sha256, blob.size).as_json() for blob in layers],
-            "annotations": {f"{LABEL}.compressor": formats.COMPRESSOR},
+            "annotations": {COMPRESSED_BY: formats.COMPRESSOR},
         }
     )
     descriptor = Descriptor(_MANIFEST, hashlib.sha256(data).hexdigest(), len(data))
@@ -188,6 +192,6 @@ def _compressed(layer: Blob, store: Store) -> Blob:
 
 
 def _compress(stream: IO[bytes], out: IO[bytes]) -> None:
-    # A gzip file may have several members (RFC 1952, 2.2), so memory stays at one of them.
-    while chunk := stream.read(_MEMBER):
-        out.write(deflate.gzip_compress(chunk, _LEVEL))
+    # A gzip file may have several members (RFC 1952, 2.2).
+    while chunk := stream.read(formats.MEMBER):
+        out.write(deflate.gzip_compress(chunk, formats.LEVEL))

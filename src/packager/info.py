@@ -1,19 +1,22 @@
-"""What is inside an image, from whom, with which digests: read from an engine or an archive."""
+"""What is inside an image, from whom, with which digests: read from an engine or a file."""
 
 from __future__ import annotations
 
 import json
-import tarfile
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from packager import smoke
 from packager.errors import UsageError
 from packager.image import LABEL_INPUTS
 from packager.outputs.engine import Engine
+from packager.outputs.opened import opened
 
-__all__ = ["of_archive", "of_image"]
+__all__ = ["of_file", "of_image"]
 
 
 def of_image(engine: Engine, reference: str) -> dict[str, Any]:
@@ -47,40 +50,43 @@ def of_image(engine: Engine, reference: str) -> dict[str, Any]:
         memory=limits.memory,
         processes=limits.processes,
     )
-    described["facts"] = json.loads(run.stdout) if run.exit_code == 0 else None
+    described["facts"] = _facts(run.stdout) if run.exit_code == 0 else None
     return described
 
 
-def of_archive(path: Path) -> dict[str, Any]:
-    """Describe an image archive without an engine.
+class _Tensor(BaseModel):
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class _Facts(BaseModel):
+    """As much of what an image says of itself as is printed; any image may say anything."""
+
+    signature: dict[str, list[_Tensor]] | None = None
+
+
+def _facts(said: bytes) -> dict[str, Any] | None:
+    try:
+        facts: dict[str, Any] = json.loads(said)
+        _Facts.model_validate(facts, strict=True)
+    except (ValueError, RecursionError):
+        return None
+    return facts
+
+
+def of_file(path: Path) -> dict[str, Any]:
+    """Describe an image without an engine: an archive, or a folder with an OCI layout.
 
     Raises
     ------
     UsageError
-        When the file is no archive of an image that packager made.
+        When it holds no image, or packager did not make it.
     """
-    try:
-        with tarfile.open(path) as archive:
-            entry = json.loads(_read(archive, "manifest.json"))[0]
-            config = json.loads(_read(archive, entry["Config"]))
-            sizes = [archive.getmember(name).size for name in entry["Layers"]]
-    except (tarfile.TarError, KeyError, IndexError, ValueError) as error:
-        raise UsageError(f"not an image archive: {error}", where=str(path)) from None
-    created_by = [one.get("created_by", "") for one in config.get("history", [])]
-    return _describe(
-        str(path),
-        f"sha256:{Path(entry['Config']).name}",
-        config["config"].get("Labels") or {},
-        config["rootfs"]["diff_ids"],
-        list(zip(created_by, sizes, strict=False)),
-    )
-
-
-def _read(archive: tarfile.TarFile, name: str) -> bytes:
-    stream = archive.extractfile(name)
-    if stream is None:
-        raise KeyError(name)
-    return stream.read()
+    with tempfile.TemporaryDirectory() as scratch:
+        image = opened(str(path), Path(scratch))
+    layers = [(layer.what, layer.size) for layer in image.layers]
+    return _describe(image.name, image.id, image.labels, image.diff_ids, layers)
 
 
 def _describe(

@@ -66,7 +66,8 @@ def make(
     resolver, why = choose_resolver(project)
     reporter.note(f"resolving with {resolver}: {why}")
     reporter.begin("resolve", "asking the package indexes")
-    requirements = resolve(project, upgrade=upgrade)
+    with store.scratch() as scratch:
+        requirements = resolve(project, scratch, upgrade=upgrade)
     pins = read_requirements(requirements["requirements.txt"], "requirements.txt")
     reporter.row("resolve", f"{len(pins)} distributions for the image", "", resolver)
     reporter.begin("lock", "choosing wheels and packages")
@@ -169,7 +170,7 @@ def _check_libraries(
         for pin in lock.wheels_for(platform):
             entries += wheel.wheel_entries(blobs[pin.sha256].path, pin.file, site)
         elf.check(
-            _elf_files(entries),
+            _elf_files(entries, scratch),
             paths=[entry.path for entry in entries if entry.kind != "dir"],
             architecture=PLATFORMS[platform],
             library_dirs=_LIBRARY_DIRS[PLATFORMS[platform]],
@@ -177,12 +178,15 @@ def _check_libraries(
         )
 
 
-def _elf_files(entries: Iterable[Entry]) -> Iterator[ElfFile]:
+def _elf_files(entries: Iterable[Entry], scratch: Path) -> Iterator[ElfFile]:
     for entry in entries:
         if entry.open is None or not (".so" in entry.path or entry.mode & 0o111):
             continue
         # The reader seeks back and forth, which a compressed member cannot do cheaply.
-        with entry.open() as stream, tempfile.SpooledTemporaryFile(_IN_MEMORY) as copy:
+        with (
+            entry.open() as stream,
+            tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(scratch)) as copy,
+        ):
             if stream.read(4) != b"\x7fELF":
                 continue
             copy.write(b"\x7fELF")

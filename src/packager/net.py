@@ -32,6 +32,14 @@ __all__ = [
     "without_credentials",
 ]
 
+# User and password; the second form is for a password whose / ? # are not quoted, the third
+# for a proxy without a scheme.
+_LOGIN = re.compile(
+    r"(?<=://)[^/\s?#]*@"
+    r"|(?<=://)[^/\s?#@:\[]+:(?!\d*(?:[/?#]|$))\S*@"
+    r"|(?<![\w/:.@-])[^/\s:@]+:(?!//)[^\s@]+@(?=[\w.-]+:\d)"
+)
+_QUERY = re.compile(r"(://[^\s?#]*\?)[^\s#]+")  # where a signature stands
 _TIMEOUT = 60.0
 _LONGEST_WAIT = 30.0
 
@@ -60,7 +68,9 @@ def pip_settings() -> PipSettings:
     command = [sys.executable, "-m", "pip", "config", "list"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
-        raise HostError("pip cannot read its configuration", hint=run.stderr.strip())
+        # pip quotes the line that it cannot read, which may hold a password.
+        reason, *_ = [*run.stderr.splitlines(), ""]
+        raise HostError(f"pip cannot read its settings: {reason}", hint="pip config list tells.")
     values: dict[str, str] = {}
     # pip prints files first and the environment last; `install` is what a user would set
     # for installing alone, so it counts over `global`.
@@ -140,7 +150,9 @@ def session() -> requests.Session:
     Refused connections, 429 and server errors are tried again, later each time.
     """
     settings = pip_settings()
-    retry = _Patience(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
+    # Silence is what takes longest to notice, so it is tried but once more.
+    failing = (429, 500, 502, 503, 504)
+    retry = _Patience(total=4, read=1, backoff_factor=0.5, status_forcelist=failing)
     made = _Session(settings.trusted_hosts, retry)
     made.mount("https://", _SystemTrust(max_retries=retry, pool_maxsize=16))
     made.mount("http://", _SystemTrust(max_retries=retry, pool_maxsize=16))
@@ -154,8 +166,8 @@ def session() -> requests.Session:
 
 
 def without_credentials(text: str) -> str:
-    """Drop user and password from every address in a text, so that it may be shown."""
-    return re.sub(r"://[^/\s?#]*@", "://", text)
+    """Drop user, password and query from every address in a text, so that it may be shown."""
+    return _QUERY.sub(r"\1…", _LOGIN.sub("", text))
 
 
 def holds_secret(url: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -20,6 +19,7 @@ from pydantic.alias_generators import to_snake
 
 from packager import __version__
 from packager.errors import ClaimError, UsageError
+from packager.files import read_toml
 
 __all__ = ["BASES", "PLATFORMS", "Hints", "Project", "find_root", "load", "minor"]
 
@@ -30,6 +30,7 @@ PLATFORMS = {"linux/amd64": "amd64", "linux/arm64": "arm64"}
 """Each platform an image can be made for, and its name in Debian and in OCI."""
 
 _FILE = "pyproject.toml"
+_LONGEST_NAME = 255  # bytes, on every file system that matters
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ def _inside(text: str) -> str:
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts or "\\" in text or not path.parts:
         raise ValueError("must be a path inside the repository, with '/' between its parts")
+    if not text.isprintable() or max(len(part.encode()) for part in path.parts) > _LONGEST_NAME:
+        raise ValueError("must be a path that a file system can hold, on one line")
     return text
 
 
@@ -305,10 +308,10 @@ def _anchored(root: Path, link: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return read_toml(path)
     except FileNotFoundError:
         raise UsageError(f"no {_FILE} here", where=str(path.parent)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
 
 
@@ -351,16 +354,19 @@ def _suggest(table: type[_Table], key: str) -> str:
 
 def _check_version(requires: str) -> None:
     where = f"{_FILE}: tool.packager.requires"
-    try:
-        wanted = SpecifierSet(requires)
-    except InvalidSpecifier as error:
-        raise UsageError(str(error), where=where) from None
-    if not wanted.contains(__version__, prereleases=True):
+    if not _allows(requires, __version__, where):
         raise ClaimError(
             f"this repository expects packager {requires}, this is {__version__}",
             where=where,
             hint=f"pip install 'model-packager{requires}'",
         )
+
+
+def _allows(specifiers: str, version: str, where: str) -> bool:
+    try:
+        return SpecifierSet(specifiers).contains(version, prereleases=True)
+    except ValueError as error:  # no specifiers, or more digits than a number may have
+        raise UsageError(str(error)[:200], where=where) from None
 
 
 def _check_python(base: str, requires_python: str) -> None:
@@ -371,13 +377,9 @@ def _check_python(base: str, requires_python: str) -> None:
             hint=f"Bases that can be assembled: {', '.join(BASES)}.",
         )
     where = f"{_FILE}: project.requires-python"
-    try:
-        wanted = SpecifierSet(requires_python)
-    except InvalidSpecifier as error:
-        raise UsageError(str(error), where=where) from None
-    if not wanted.contains(BASES[base]):
+    if not _allows(requires_python, BASES[base], where):
         others = [f"{name} has {version}" for name, version in BASES.items()]
-        fitting = [name for name, version in BASES.items() if wanted.contains(version)]
+        fitting = [name for name in BASES if _allows(requires_python, BASES[name], where)]
         raise UsageError(
             f"{requires_python} leaves out Python {BASES[base]}, which {base} has",
             where=where,
@@ -393,8 +395,8 @@ def _check_requirements(key: str, names: list[str]) -> None:
     for name in names:
         try:
             requirement = Requirement(name)
-        except InvalidRequirement as error:
-            what = f"{name!r} is no requirement: {str(error).splitlines()[0]}"
+        except (InvalidRequirement, RecursionError) as error:
+            what = f"{name[:80]!r} is no requirement: {str(error).splitlines()[0]}"
             raise UsageError(what, where=f"{_FILE}: project.{key}") from None
         if requirement.url and key == "dependencies":
             raise UsageError(

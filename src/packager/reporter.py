@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["Reporter", "Silent", "human_size"]
+__all__ = ["Reporter", "Silent", "human_size", "printable"]
 
 
 class Reporter(Protocol):
@@ -37,6 +37,17 @@ class Silent:
 
     def note(self, text: str) -> None:
         """Say nothing."""
+
+
+def printable(text: str) -> str:
+    """Spell out what would steer a terminal; lines stay lines.
+
+    Parameters
+    ----------
+    text : str
+        Perhaps from an image, and images come from strangers.
+    """
+    return "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
 
 
 def human_size(size: float) -> str:

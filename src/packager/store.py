@@ -30,17 +30,21 @@ from typing import IO, Any, cast
 
 import platformdirs
 import requests
-from filelock import FileLock, Timeout
+from filelock import FileLock
+from urllib3.exceptions import HTTPError
 
 from packager import net
 from packager.errors import ClaimError, HostError
 from packager.files import Out, blaming, canonical_json, writing
+from packager.leases import Lease, expired
 from packager.reporter import Reporter, Silent
 
 __all__ = ["Blob", "Store", "Wanted"]
 
 _CHUNK = 1 << 16
 _CONNECTIONS = 6
+_MINUTE = 60.0  # in which a server must send at least this many bytes:
+_LEAST = 10_000
 _CUTS = 10  # as often as this a download is resumed, if every attempt brings something
 _SETTLED_NS = 2_000_000_000
 _TELLS_CHANGES = os.name != "nt"  # elsewhere st_ctime is when a file was made
@@ -252,7 +256,7 @@ class Store:
             try:
                 self._stream(wanted, place, partial, tell)
                 break
-            except requests.RequestException as error:
+            except (requests.RequestException, HTTPError) as error:
                 if cuts == _CUTS or _size(partial) <= before:
                     raise PlaceFailed(place, net.reasons(error)) from None
         digest = self._hash(partial)
@@ -281,7 +285,7 @@ class Store:
                 raise PlaceFailed(place, f"answers {answer.status_code} {answer.reason}")
             if have and answer.status_code != requests.codes.partial_content:
                 out.restart()
-            for chunk in answer.iter_content(_CHUNK):
+            for chunk in _arriving(answer, place):
                 tell(len(chunk))
                 out.write(chunk)
                 if wanted.size and out.tell() > wanted.size:
@@ -314,7 +318,7 @@ class Store:
 
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[Out]:
-        with writing(self._work() / secrets.token_hex(8), self._name) as out:
+        with writing(Out(self._work() / secrets.token_hex(8), "xb", self._name)) as out:
             yield out
 
     def _replace(self, path: Path, data: bytes) -> None:
@@ -383,32 +387,20 @@ class _GivenUpError(Exception):
 
 
 class _Workplace:
-    """A folder for what one run has not finished; a lock that dies with the run protects it."""
+    """A folder for what one run has not finished; a lease that dies with the run protects it."""
 
     def __init__(self, root: Path) -> None:
-        _sweep(root)
-        name = f"run-{secrets.token_hex(8)}"
-        lock = FileLock(root / "locks" / name, thread_local=False)
-        lock.acquire()
-        self.folder = root / "partial" / name
+        for dead in expired(root / "locks", "run-*"):
+            _clear(root / "partial" / dead.name, dead)
+        lease = Lease(root / "locks" / f"run-{secrets.token_hex(8)}")
+        self.folder = root / "partial" / lease.name
         self.folder.mkdir()
-        weakref.finalize(self, _clear, self.folder, lock)
+        weakref.finalize(self, _clear, self.folder, lease)
 
 
-def _sweep(root: Path) -> None:
-    """Remove what runs that were killed have left."""
-    for path in (root / "locks").glob("run-*"):
-        lock = FileLock(path, thread_local=False)
-        with contextlib.suppress(Timeout, OSError):
-            lock.acquire(blocking=False)
-            _clear(root / "partial" / path.name, lock)
-
-
-def _clear(folder: Path, lock: FileLock) -> None:
+def _clear(folder: Path, lease: Lease) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    lock.release()
-    with contextlib.suppress(OSError):
-        Path(lock.lock_file).unlink(missing_ok=True)
+    lease.end()
 
 
 def _side_by_side(work: Callable[[Wanted], Blob], items: Sequence[Wanted]) -> list[Future[Blob]]:
@@ -460,6 +452,22 @@ def _identity(path: Path) -> list[int]:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _arriving(answer: requests.Response, place: str) -> Iterator[bytes]:
+    """Yield bytes as they arrive; a server that all but stalls is given up.
+
+    `iter_content` would wait for as many bytes as it was asked for, however long it takes,
+    and undo a compression that a server only thinks is one of the way.
+    """
+    begin, brought = time.monotonic(), 0
+    while data := answer.raw.read1(_CHUNK):
+        yield data
+        brought += len(data)
+        if time.monotonic() - begin > _MINUTE:
+            if brought < _LEAST:
+                raise PlaceFailed(place, f"sent {brought} bytes in {_MINUTE:.0f} seconds")
+            begin, brought = time.monotonic(), 0
 
 
 def _resume(have: int) -> dict[str, str]:

@@ -1,25 +1,27 @@
 """Debian packages → the entries of a layer, without running any of their scripts.
 
-Format of a package: deb(5).  What its scripts would have made is in `debian_root`.
+Format of a package: deb(5).  What its scripts would have made is in `debian_root`.  A
+package may be hostile: docs/limits.md says what is refused.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
-import shutil
+import os
+import secrets
 import stat
 import tarfile
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from debian.arfile import ArError
-from debian.debfile import DebFile
+from debian.arfile import ArError, ArFile, ArMember
 
 from packager.errors import ClaimError
 from packager.layers import debian_root, tar
@@ -38,8 +40,9 @@ _LEFT_OUT = (
     "usr/share/man/",
 )
 _DOC = "usr/share/doc/"
-_OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
+_ABOUT = {"control", "md5sums", "postinst"}
 _CHUNK = 1 << 20
+_XZ_MEMORY = 128 << 20  # `xz -9` needs 65 MiB
 _THREADS = 4  # each holds the window of an xz archive, 8 MiB and more
 
 
@@ -142,53 +145,119 @@ def _read(debs: Iterable[tuple[DebPin, Path]], scratch: Path) -> list[_Deb]:
 
 def _read_one(scratch: Path, pin: DebPin, path: Path) -> _Deb:
     try:
-        with DebFile(path) as deb:
-            name = next(name for name in deb.getnames() if name.startswith("data.tar"))
-            content = _unpacked(deb.getmember(name), pin, scratch)
-            return _Deb(
-                pin,
-                tuple(_entries(content, f"Debian's {pin.name}")),
-                _about(deb, "control"),
-                _about(deb, "md5sums"),
-                _about(deb, "postinst").decode("utf-8"),
-            )
-    except (ArError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
+        with _Package(path) as file:
+            archive = _index(file)
+            most = tar.most_unpacked(path.stat().st_size)
+            content = _unpacked(_part(archive, "data.tar"), pin, scratch, most)
+            control = _unpacked(_part(archive, "control.tar"), pin, scratch, most)
+        about = _about(control, pin.file)
+        entries = tuple(_entries(content, f"Debian's {pin.name}"))
+        for entry in entries:
+            tar.refuse_unsafe(entry)
+        return _Deb(
+            pin,
+            entries,
+            about.get("control", b""),
+            about.get("md5sums", b""),
+            about.get("postinst", b"").decode("utf-8"),
+        )
+    except (ArError, EOFError, ValueError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
         raise ClaimError(f"this Debian package cannot be read: {error}", where=pin.file) from error
 
 
-def _about(deb: DebFile, name: str) -> bytes:
-    return (deb.control.get_content(name) or b"") if deb.control.has_file(name) else b""
+class _Package(io.FileIO):
+    """A package's file, in which no member ends before it begins."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        if whence == os.SEEK_CUR and offset < 0:
+            raise ArError("a member of negative size")
+        return super().seek(offset, whence)
 
 
-def _unpacked(member: Any, pin: DebPin, scratch: Path) -> Path:
+def _index(file: _Package) -> ArFile:
+    try:
+        return ArFile(fileobj=file)
+    except OSError as error:  # its word for a header that is cut or none
+        raise ArError(str(error)) from None
+
+
+def _part(archive: ArFile, stem: str) -> ArMember:
+    found = [member for member in archive.getmembers() if member.name.startswith(stem)]
+    if len(found) != 1:
+        raise ArError(f"it holds {len(found)} members {stem}, not one")
+    return found[0]
+
+
+def _about(control: Path, file: str) -> dict[str, bytes]:
+    found = {}
+    for member in tar.members(control, file):
+        name = member.name.removeprefix("./")
+        if name not in _ABOUT or not member.isreg():
+            continue
+        if member.size > tar.MOST_TEXT:
+            raise ClaimError(f"its {name} has {member.size} bytes", where=file)
+        with Slice.open(control, member.offset_data, member.size) as stream:
+            found[name] = stream.read()
+    return found
+
+
+def _unpacked(member: ArMember, pin: DebPin, scratch: Path, most: int) -> Path:
     # Content is read twice or more, in any order, and xz cannot be sought: so it is
     # unpacked once, to disk, and memory stays small whatever a package holds.
-    done = scratch / f"{pin.sha256}.tar"
+    name = Path(member.name)
+    done, suffix = scratch / f"{pin.sha256}.{name.stem}", name.suffix
     if not done.exists():
-        suffix = Path(member.name).suffix
-        if suffix not in _OPENERS:
+        if suffix not in _READERS:
             raise ClaimError(
                 f"this Debian package is compressed in a way that Debian does not use: {suffix}",
                 where=pin.file,
             )
-        part = done.with_suffix(".part")
-        with _OPENERS[suffix](member) as packed, part.open("wb") as out:
-            shutil.copyfileobj(packed, out, _CHUNK)
+        # Two layers may be made of one package at a time.
+        part = done.with_name(f"{done.name}.{secrets.token_hex(4)}")
+        size = 0
+        with part.open("wb") as out:
+            for chunk in _READERS[suffix](member):
+                size += len(chunk)
+                if size > most:
+                    raise ClaimError(
+                        f"a bomb: its {member.name} unpacks to more than {most} bytes",
+                        where=pin.file,
+                    )
+                out.write(chunk)
         part.replace(done)
     return done
 
 
+def _gunzip(packed: ArMember) -> Iterator[bytes]:
+    with gzip.open(packed) as stream:
+        while chunk := stream.read(_CHUNK):
+            yield chunk
+
+
+def _unxz(packed: ArMember) -> Iterator[bytes]:
+    # Not lzma.open: there a header decides how much memory it takes.
+    stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+    while not stream.eof:
+        data = packed.read(_CHUNK) if stream.needs_input else b""
+        if stream.needs_input and not data:
+            raise EOFError("it ends in the middle")
+        yield stream.decompress(data, _CHUNK)
+
+
+_READERS: dict[str, Callable[[ArMember], Iterator[bytes]]] = {".gz": _gunzip, ".xz": _unxz}
+
+
 def _entries(content: Path, owner: str) -> Iterator[Entry]:
-    # Names are read as the layer writes them, not as the host's locale would have it.
-    with tarfile.open(content, "r:", encoding="utf-8") as archive:
-        members = {member.name.removeprefix("./"): member for member in archive}
+    members = _by_name(content, owner)
     same_file: defaultdict[str, list[str]] = defaultdict(list)
     for name, member in members.items():
         path = _merged(name)
         if _left_out(name, path, member):
             continue
-        if member.isreg() or member.islnk():
-            same_file[member.linkname.removeprefix("./") or name].append(path)
+        if member.isreg():
+            same_file[name].append(path)
+        elif member.islnk():
+            same_file[_target(members, member, owner)].append(path)
         else:
             yield _link_or_folder(path, member, owner)
     for name, paths in same_file.items():
@@ -197,6 +266,23 @@ def _entries(content: Path, owner: str) -> Iterator[Entry]:
         yield _file(first, members[name], content, owner)
         for path in others:
             yield Entry(path, "hardlink", _mode(members[name]), target=first, owner=owner)
+
+
+def _by_name(content: Path, owner: str) -> dict[str, tarfile.TarInfo]:
+    found: dict[str, tarfile.TarInfo] = {}
+    for member in tar.members(content, owner):
+        name = member.name.removeprefix("./")
+        if name in found:
+            raise ClaimError(f"{owner} holds /{name} twice")
+        found[name] = member
+    return found
+
+
+def _target(members: dict[str, tarfile.TarInfo], link: tarfile.TarInfo, owner: str) -> str:
+    name = link.linkname.removeprefix("./")
+    if name not in members or not members[name].isreg():
+        raise ClaimError(f"{owner} holds {link.name!a}, a hard link to no file of its: {name!a}")
+    return name
 
 
 def _left_out(name: str, path: str, member: tarfile.TarInfo) -> bool:
@@ -230,7 +316,10 @@ def _mode(member: tarfile.TarInfo) -> int:
 
 
 def _architecture(debs: Sequence[tuple[DebPin, Path]]) -> str:
-    return next(pin.architecture for pin, _ in debs if pin.architecture != "all")
+    named = [pin.architecture for pin, _ in debs if pin.architecture in debian_root.MACHINES]
+    if not named:
+        raise ClaimError(f"no package of the base is for {' or '.join(debian_root.MACHINES)}")
+    return named[0]
 
 
 def _shipped(debs: Iterable[_Deb]) -> list[Entry]:

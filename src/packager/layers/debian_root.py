@@ -8,19 +8,30 @@ linker's cache (accounts of their own, caches that save time) is not done.
 
 from __future__ import annotations
 
-import fnmatch
 import posixpath
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 from packager.errors import ClaimError
 from packager.layers import ldcache
-from packager.layers.tar import Entry, data_entry
+from packager.layers.tar import MOST_TEXT, Entry, data_entry
 from packager.lock import elf
 
-__all__ = ["accounts", "alternatives", "configuration", "linker_cache", "links", "record"]
+__all__ = [
+    "MACHINES",
+    "accounts",
+    "alternatives",
+    "configuration",
+    "linker_cache",
+    "links",
+    "record",
+]
+
+MACHINES = ("amd64", "arm64")
+"""Debian's names of the machines that a base can be for."""
 
 _OWNER = "packager's base"
 _USERS = """\
@@ -174,7 +185,7 @@ def linker_cache(entries: Iterable[Entry], architecture: str) -> Entry:
         by_folder[folder].append(name)
     # One folder under two names counts once, under the first: /lib is /usr/lib.
     folders: dict[str, str] = {}
-    for folder in (*_configured(tree, "etc/ld.so.conf"), *_BUILTIN_DIRS):
+    for folder in (*_configured(tree), *_BUILTIN_DIRS):
         folders.setdefault(_real(tree, folder), folder)
     libraries = [
         ldcache.Library(name, f"{folder}/{name}")
@@ -263,15 +274,32 @@ def _choice(words: Sequence[str]) -> tuple[str, _Choice]:
     return name, _Choice(int(priority), tuple(found))
 
 
-def _configured(tree: Mapping[str, Entry], path: str) -> Iterator[str]:
+def _configured(tree: Mapping[str, Entry]) -> Iterator[str]:
     """Yield the folders that ld.so.conf names, and the files that it includes, in order."""
-    for line in _read(tree[path]).decode("utf-8").splitlines() if path in tree else ():
-        words = line.partition("#")[0].split()
-        if words[:1] == ["include"]:
-            for included in fnmatch.filter(sorted(tree), words[1].lstrip("/")):
-                yield from _configured(tree, included)
+    seen: set[str] = set()
+    waiting = _lines(tree, "etc/ld.so.conf", seen)[::-1]
+    while waiting:
+        words = waiting.pop().partition("#")[0].split()
+        if words[:1] == ["include"] and len(words) > 1:
+            pattern = words[1].lstrip("/")
+            included = [path for path in sorted(tree) if _matches(path, pattern)]
+            waiting += [line for path in included for line in _lines(tree, path, seen)][::-1]
         elif words and words[0].startswith("/"):
             yield words[0].rstrip("/")
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Match as glob(3) does, on every host: a star stands for no slash."""
+    parts, wanted = path.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+
+def _lines(tree: Mapping[str, Entry], path: str, seen: set[str]) -> list[str]:
+    # Each file once: one may include itself.
+    if path in seen or path not in tree or tree[path].kind != "file":
+        return []
+    seen.add(path)
+    return _read(tree[path]).decode("utf-8", "replace").splitlines()
 
 
 def _libraries(tree: Mapping[str, Entry], folder: str, names: Sequence[str]) -> set[str]:
@@ -296,7 +324,7 @@ def _libraries(tree: Mapping[str, Entry], folder: str, names: Sequence[str]) -> 
 def _facts(tree: Mapping[str, Entry], path: str) -> elf.ElfFacts | None:
     entry = tree.get(_real(tree, path))
     if entry is not None and entry.kind == "hardlink":
-        entry = tree[entry.target]
+        entry = tree.get(entry.target)
     if entry is None or entry.open is None:
         return None
     with entry.open() as stream:
@@ -329,5 +357,7 @@ def _real_parent(tree: Mapping[str, Entry], path: str) -> str:
 
 def _read(entry: Entry) -> bytes:
     assert entry.open is not None
+    if entry.size > MOST_TEXT:
+        raise ClaimError(f"{entry.owner} holds /{entry.path} of {entry.size} bytes")
     with entry.open() as stream:
         return stream.read()

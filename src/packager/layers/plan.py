@@ -8,19 +8,21 @@ bytecode, runtime, model, code.
 from __future__ import annotations
 
 import hashlib
+import platform as host
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from packager import formats, runtime
-from packager.errors import ClaimError
+from packager.errors import ClaimError, HostError
 from packager.files import canonical_json
 from packager.layers import deb, tar, tree, wheel
-from packager.layers.bytecode import Interpreter, compile_entries
+from packager.layers.bytecode import Elsewhere, Interpreter, Run, compile_entries
 from packager.layers.tar import Entry, data_entry
 from packager.layers.wheel import Site
 from packager.lock.lockfile import Lock, WheelPin
@@ -49,22 +51,53 @@ class Bench:
         A folder that is gone afterwards.
     base : callable
         Gives the base layer, waiting for it if it is being made.
+    elsewhere : callable
+        Takes the base to where its programs run, should this host not execute them.
     """
 
-    def __init__(self, scratch: Path, base: Callable[[], Blob]) -> None:
+    def __init__(self, scratch: Path, base: Callable[[], Blob], elsewhere: Elsewhere) -> None:
         self.scratch = scratch
         self._base = base
+        self._elsewhere = elsewhere
         self._lock = threading.Lock()
-        self._unpacked = False
+        self._run: Run | None = None
+        self._opened = ExitStack()
 
-    def python(self, interpreter: Interpreter) -> Path:
-        """Give the folder that the image's Python was unpacked into, once for all recipes."""
-        folder = self.scratch / "python"
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def python(self, interpreter: Interpreter) -> Run:
+        """Give a way to run the image's Python, found once for all recipes.
+
+        Raises
+        ------
+        HostError
+            When it runs neither on this host nor in a container.
+        """
         with self._lock:
-            if not self._unpacked:
-                interpreter.unpack(self._base(), folder)
-                self._unpacked = True
-        return folder
+            if self._run is None:
+                here = interpreter.here(self._base(), self.scratch / "python")
+                self._run = here or self._there(interpreter)
+            return self._run
+
+    def _there(self, interpreter: Interpreter) -> Run:
+        why = "the engine does not execute it either"
+        try:
+            work = self._opened.enter_context(
+                self._elsewhere(self._base(), interpreter.architecture)
+            )
+            if run := interpreter.there(work):
+                return run
+        except HostError as error:
+            why = f"{error.where}: {error.what}" if error.where else error.what
+        raise HostError(
+            f"the image's Python ({interpreter.architecture}) runs neither on "
+            f"{host.system()} {host.machine()} nor in a container, so no bytecode can be made",
+            hint=f"{why}\n  bytecode = false in [tool.packager] makes an image without it.",
+        )
 
     def base(self) -> list[Entry]:
         """List the files of the base layer."""
@@ -175,7 +208,7 @@ class _Planner:
         python = self.project.python
         base = [(pin, path) for pin, path in self.debs if pin.role == "base"]
         extra = [(pin, path) for pin, path in self.debs if pin.role == "extra"]
-        base_key = [python, [pin.sha256 for pin, _ in base]]
+        base_key = [python, [[pin.architecture, pin.sha256] for pin, _ in base]]
         recipes = [
             Recipe(
                 "base",
@@ -194,7 +227,7 @@ class _Planner:
                     key,
                     1,
                     lambda bench: compile_entries(
-                        _library(bench.base(), python), interpreter, bench.python(interpreter)
+                        _library(bench.base(), python), interpreter.tag, bench.python(interpreter)
                     ),
                 )
             )
@@ -253,8 +286,8 @@ class _Planner:
         known = self.store.note("bytecode", key)
         blob = self.store.get(known) if isinstance(known, str) else None
         if blob is None:
-            folder = bench.python(self.interpreter)
-            made = tar.merge(compile_entries(self._entries(pin), self.interpreter, folder))
+            run = bench.python(self.interpreter)
+            made = tar.merge(compile_entries(self._entries(pin), self.interpreter.tag, run))
             blob = self.store.add(lambda out: tar.write(made, out))
             self.store.write_note("bytecode", key, blob.sha256)
         return tar.read(blob.path, pin.file)
@@ -314,8 +347,8 @@ class _Planner:
         """Add the bytecode of a layer that changes with its sources anyway."""
         if self.interpreter is None:
             return entries
-        folder = bench.python(self.interpreter)
-        return [*entries, *compile_entries(entries, self.interpreter, folder)]
+        run = bench.python(self.interpreter)
+        return [*entries, *compile_entries(entries, self.interpreter.tag, run)]
 
 
 def _library(entries: list[Entry], python: str) -> list[Entry]:
@@ -328,7 +361,7 @@ def _sha256_of(entry: Entry) -> str:
     return hashlib.sha256(entry.open().read()).hexdigest()
 
 
-def make(recipes: Sequence[Recipe], store: Store) -> Iterator[Layer]:
+def make(recipes: Sequence[Recipe], store: Store, elsewhere: Elsewhere) -> Iterator[Layer]:
     """Make every layer that the store does not have, in parallel; yield them bottom first.
 
     Parameters
@@ -337,16 +370,21 @@ def make(recipes: Sequence[Recipe], store: Store) -> Iterator[Layer]:
         As `plan` returns them, the base first: others may wait for it.
     store : Store
         Where layers are found and go.
+    elsewhere : callable
+        Takes a base to where its programs run; asked only where this host does not.
 
     Raises
     ------
     ClaimError
         When what goes into a layer contradicts itself.
     HostError
-        When bytecode is wanted and the image's Python does not run here.
+        When bytecode is wanted and the image's Python runs neither here nor there.
     """
-    with store.scratch() as scratch, ThreadPoolExecutor(_WORKERS) as pool:
-        bench = Bench(scratch, lambda: base.result().blob)
+    with (
+        store.scratch() as scratch,
+        Bench(scratch, lambda: base.result().blob, elsewhere) as bench,
+        ThreadPoolExecutor(_WORKERS) as pool,
+    ):
         base = pool.submit(_make, recipes[0], store, bench)
         jobs = [base, *(pool.submit(_make, recipe, store, bench) for recipe in recipes[1:])]
         try:

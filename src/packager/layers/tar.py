@@ -4,6 +4,7 @@ The rules (design.md, decision 7): every parent directory is written, entries ar
 by path, no path occurs twice, owner and group are 0, the time is always `MTIME`, modes
 are 644 or 755 unless the entry says otherwise, and PAX headers appear only where a plain
 ustar header cannot hold a value.  Nothing of the machine that writes can reach the bytes.
+What is read may be hostile: its limits are here, and docs/limits.md says why they are so.
 """
 
 from __future__ import annotations
@@ -11,21 +12,54 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from packager.errors import ClaimError
 
-__all__ = ["MTIME", "Entry", "Slice", "chunks", "data_entry", "merge", "read", "write"]
+__all__ = [
+    "DEEPEST_PATH",
+    "LONGEST_NAME",
+    "LONGEST_PATH",
+    "MOST_ENTRIES",
+    "MOST_TEXT",
+    "MOST_TIMES",
+    "MTIME",
+    "SPARE",
+    "Entry",
+    "Slice",
+    "chunks",
+    "data_entry",
+    "members",
+    "merge",
+    "most_unpacked",
+    "read",
+    "refuse_unsafe",
+    "write",
+]
 
 
 MTIME = 315619200
 """2 January 1980: 0 reads as "missing" to old software, and zip knows nothing earlier."""
 
+MOST_ENTRIES = 200_000
+"""Files and folders of one archive."""
+
+MOST_TIMES, SPARE = 100, 64 << 20
+"""What an archive may unpack to: so many times its own size, or so many bytes if that is more."""
+
+MOST_TEXT = 16 << 20
+"""Bytes of a file of an archive that is read into memory as a whole."""
+
+LONGEST_PATH, LONGEST_NAME, DEEPEST_PATH = 4095, 255, 100
+"""Bytes of a path and of a part of it, as Linux has them, and parts of a path."""
+
+_LONGEST_HEADER = 1 << 20
 _CHUNK = 1 << 20
 _TYPES = {
     "file": tarfile.REGTYPE,
@@ -34,6 +68,8 @@ _TYPES = {
     "hardlink": tarfile.LNKTYPE,
 }
 _MERGED_USR = {"bin", "sbin", "lib", "lib32", "lib64", "libx32"}
+# Bytes that are not UTF-8 arrive as lone surrogates.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +93,10 @@ class Entry:
     owner : str
         Whose file it is, for messages: a wheel, a package, the project.
     sha256 : str
-        Hex digest that the content must have, where it could change after it was digested;
-        empty where it cannot.
+        Hex digest that the content must have, where it could change after it was digested
+        or somebody else said it; empty where neither is so.
+    promise : str
+        Who said it, for messages: ``its RECORD``.
     """
 
     path: str
@@ -69,6 +107,7 @@ class Entry:
     open: Callable[[], io.BufferedIOBase] | None = field(default=None, compare=False)
     owner: str = ""
     sha256: str = ""
+    promise: str = ""
 
 
 def data_entry(path: str, data: bytes, *, mode: int = 0o644, owner: str = "packager") -> Entry:
@@ -95,12 +134,12 @@ def merge(entries: Iterable[Entry]) -> list[Entry]:
     Raises
     ------
     ClaimError
-        When a path leaves the root, hides a merged-/usr link, or is owned by two entries
-        that disagree; the message names the path and both owners.
+        When an entry is unsafe (`refuse_unsafe`), a hard link leads to no file, or a path
+        is owned by two entries that disagree; the message names the path and both owners.
     """
     found: dict[str, Entry] = {}
     for entry in entries:
-        _refuse_unsafe(entry)
+        refuse_unsafe(entry)
         known = found.get(entry.path)
         if known is None or not _agree(known, entry):
             if known is not None:
@@ -111,7 +150,21 @@ def merge(entries: Iterable[Entry]) -> list[Entry]:
             found[entry.path] = entry
     for path in list(found):
         _add_parents(found, path)
-    return sorted(found.values(), key=lambda entry: entry.path.split("/"))
+    for entry in found.values():
+        if entry.kind == "hardlink" and found.get(entry.target, entry).kind != "file":
+            raise ClaimError(
+                f"{entry.owner} holds /{entry.path}, a hard link to no file: {entry.target!r}"
+            )
+        if entry.kind == "hardlink" and _order(entry.target) > _order(entry.path):
+            raise ClaimError(
+                f"{entry.owner} holds /{entry.path}, a hard link to a file that comes after it: "
+                f"{entry.target!r}"
+            )
+    return sorted(found.values(), key=lambda entry: _order(entry.path))
+
+
+def _order(path: str) -> list[str]:
+    return path.split("/")
 
 
 def chunks(entries: Iterable[Entry]) -> Iterator[bytes]:
@@ -148,18 +201,89 @@ def write(entries: Iterable[Entry], out: IO[bytes]) -> None:
 
 def read(path: Path, owner: str) -> list[Entry]:
     """List the files of a tar that `write` wrote; they are read from it when opened."""
-    with tarfile.open(path, "r:") as archive:
-        return [
-            Entry(
-                member.name,
-                mode=member.mode,
-                size=member.size,
-                open=partial(Slice.open, path, member.offset_data, member.size),
-                owner=owner,
-            )
-            for member in archive
-            if member.isreg()
-        ]
+    return [
+        Entry(
+            member.name,
+            mode=member.mode,
+            size=member.size,
+            open=partial(Slice.open, path, member.offset_data, member.size),
+            owner=owner,
+        )
+        for member in members(path, owner)
+        if member.isreg()
+    ]
+
+
+def members(path: Path, owner: str) -> list[tarfile.TarInfo]:
+    """List the members of a tar that anybody may have written, which is not compressed.
+
+    Parameters
+    ----------
+    path : Path
+        The tar.
+    owner : str
+        Whose it is, for messages.
+
+    Returns
+    -------
+    list of TarInfo
+        In the tar's order; names are read as UTF-8 whatever the host's locale.
+
+    Raises
+    ------
+    ClaimError
+        When it is damaged or cut, holds a sparse file, or has more than `MOST_ENTRIES`.
+    """
+    found: list[tarfile.TarInfo] = []
+    with path.open("rb") as file:
+        cautious: Any = _Cautious(file)
+        try:
+            with tarfile.open(fileobj=cautious, mode="r:", encoding="utf-8") as archive:
+                for member in archive:
+                    found.append(member)
+                    if member.issparse() or len(found) > MOST_ENTRIES:
+                        break
+                ended = cautious.block(archive.offset) == b"\0" * tarfile.BLOCKSIZE
+        except (tarfile.TarError, ValueError, IndexError, OverflowError, RecursionError) as error:
+            raise ClaimError(f"{owner} holds a tar that is damaged: {error}") from None
+    if len(found) > MOST_ENTRIES:
+        raise ClaimError(f"{owner} holds more than {MOST_ENTRIES} files and folders")
+    if found and found[-1].issparse():
+        raise ClaimError(f"{owner} holds /{found[-1].name}, a sparse file")
+    # tarfile takes a header that it cannot read for the end, and says nothing.
+    if not ended:
+        raise ClaimError(f"{owner} holds a tar that is damaged: it ends without an end")
+    return found
+
+
+def most_unpacked(packed: int) -> int:
+    """Say how many bytes an archive of `packed` bytes may unpack to."""
+    return max(MOST_TIMES * packed, SPARE)
+
+
+class _Cautious:
+    """A tar as `tarfile` reads it, which believes any length and any place a header names."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._size = file, os.fstat(file.fileno()).st_size
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._file.read(size)
+
+    def seek(self, position: int) -> int:
+        # It steps back by one byte at most, to see whether the last one is there.
+        if not self._file.tell() - 1 <= position <= self._size:
+            raise tarfile.ReadError("a file that ends outside of it")
+        return self._file.seek(position)
+
+    def block(self, position: int) -> bytes:
+        if not 0 <= position <= self._size:
+            return b""
+        self._file.seek(position)
+        return self._file.read(tarfile.BLOCKSIZE)
 
 
 class Slice(io.RawIOBase):
@@ -196,20 +320,50 @@ class Slice(io.RawIOBase):
         super().close()
 
 
-def _refuse_unsafe(entry: Entry) -> None:
+def refuse_unsafe(entry: Entry) -> None:
+    """Refuse an entry that would do harm when a layer is unpacked, or its name when printed.
+
+    Raises
+    ------
+    ClaimError
+        When its path leaves the root, hides a merged-/usr link, is reserved, too long or not
+        one line of UTF-8, or its link leads out of the root.
+    """
     parts = entry.path.split("/")
     if entry.path.startswith("/") or any(part in {"", ".", ".."} for part in parts):
-        raise ClaimError(f"{entry.owner} holds a path that leaves the root: {entry.path!r}")
-    if parts[-1].startswith(".wh."):
-        raise ClaimError(f"{entry.owner} holds a name reserved for whiteouts: {entry.path!r}")
+        raise ClaimError(f"{entry.owner} holds a path that leaves the root: {entry.path!a}")
+    _refuse_name(entry.owner, entry.path, parts)
+    if any(part.startswith(".wh.") for part in parts):
+        raise ClaimError(f"{entry.owner} holds a name reserved for whiteouts: {entry.path!a}")
     if parts[0] in _MERGED_USR and (len(parts) > 1 or entry.kind != "symlink"):
         raise ClaimError(
             f"{entry.owner} holds /{entry.path}, which would hide the link /{parts[0]}"
         )
+    if entry.kind == "symlink":
+        _refuse_name(entry.owner, entry.target, entry.target.split("/"))
+        _refuse_way_out(entry, parts[:-1])
+
+
+def _refuse_name(owner: str, path: str, parts: list[str]) -> None:
+    if _UNPRINTABLE.search(path):
+        raise ClaimError(f"{owner} holds a name that is not one line of UTF-8: {path!a}")
+    longest = max(len(part.encode()) for part in parts)
+    if len(path.encode()) > LONGEST_PATH or longest > LONGEST_NAME or len(parts) > DEEPEST_PATH:
+        raise ClaimError(f"{owner} holds a path that is too long or too deep: {path[:80]!a}…")
+
+
+def _refuse_way_out(link: Entry, folder: list[str]) -> None:
+    depth = 0 if link.target.startswith("/") else len(folder)
+    for part in link.target.split("/"):
+        depth += {"": 0, ".": 0, "..": -1}.get(part, 1)
+        if depth < 0:
+            raise ClaimError(
+                f"{link.owner} holds /{link.path}, a link that leaves the root: {link.target!r}"
+            )
 
 
 def _agree(one: Entry, other: Entry) -> bool:
-    if replace(one, owner="") != replace(other, owner=""):
+    if any(getattr(one, key) != getattr(other, key) for key in ("kind", "mode", "size", "target")):
         return False
     return one.kind != "file" or _digest(one) == _digest(other)
 
@@ -252,5 +406,8 @@ def _content(entry: Entry) -> Iterator[bytes]:
                 digest.update(chunk)
             yield chunk
     if found != entry.size or entry.sha256 not in {"", digest.hexdigest()}:
-        raise ClaimError(f"/{entry.path} changed while it was read", where=entry.owner)
+        wrong = (
+            f"is not what {entry.promise} says" if entry.promise else "changed while it was read"
+        )
+        raise ClaimError(f"/{entry.path} {wrong}", where=entry.owner)
     yield b"\0" * (-found % tarfile.BLOCKSIZE)

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -72,7 +72,7 @@ def _model_files(project: Project, path: Path) -> list[Path]:
         )
     inner = sorted(path.rglob("*")) if path.is_dir() else [path]
     for file in [path, *inner]:
-        _refuse_outside(project.root, file, _MODEL)
+        _refuse_outside(project.root, file.relative_to(project.root).as_posix(), file, _MODEL)
     for link in inner:
         if link.is_symlink() and not link.is_file():
             name = link.relative_to(project.root).as_posix()
@@ -105,9 +105,8 @@ def _open(path: Path) -> io.BufferedReader:
     return path.open("rb")
 
 
-def _refuse_outside(root: Path, path: Path, where: str) -> None:
+def _refuse_outside(root: Path, name: str, path: Path, where: str) -> None:
     if not path.resolve().is_relative_to(root):
-        name = path.relative_to(root).as_posix()
         raise UsageError(f"{name} is a link out of the repository", where=where)
 
 
@@ -130,13 +129,20 @@ def _refuse_name(name: str, where: str) -> None:
         )
 
 
-def code_files(project: Project) -> list[tuple[str, bytes]]:
+def code_files(project: Project, scratch: Path | None = None) -> list[tuple[str, bytes]]:
     """Read the project's code as git stores it, whatever the user's and checkout's settings.
 
     In a git repository these are the files that git tracks, or would add going by
     ``.gitignore`` alone.  Line endings are what git stores going by ``.gitattributes`` alone;
     filters, which only a user's settings define, do not run.  Without git, from a source
     archive, they are the files that are there.
+
+    Parameters
+    ----------
+    project : Project
+        Names the code.
+    scratch : Path, optional
+        A folder for temporary files; by default the system's.
 
     Returns
     -------
@@ -156,20 +162,24 @@ def code_files(project: Project) -> list[tuple[str, bytes]]:
         return []
     with_git = git.is_repository(root)
     listed = _git_files(root, folders) if with_git else _found_files(root, folders)
-    names = sorted({name for name in listed if (root / name).is_file() and not _generated(name)})
-    if not names:
+    links = _text_links(root, folders) if with_git else {}
+    named = {name: _followed(root / name, links) for name in listed if not _generated(name)}
+    files = {name: path for name, path in sorted(named.items()) if path.is_file()}
+    if not files:
         raise UsageError(
             f"no files in {', '.join(folders)}",
             where=_CODE,
             hint="Files that .gitignore names are left out." if with_git else "",
         )
-    for name in names:
+    for name, path in files.items():
         _refuse_name(name, _CODE)
-        _refuse_outside(root, root / name, _CODE)
-    contents = _as_stored(root, folders, names) if with_git else _as_found(root, names)
-    for name, data in zip(names, contents, strict=True):
+        _refuse_outside(root, name, path, _CODE)
+    paths = list(files.values())
+    read = _as_stored(root, folders, paths, scratch) if with_git else map(Path.read_bytes, paths)
+    code = list(zip(files, read, strict=True))
+    for name, data in code:
         _refuse_pointer(name, data, _CODE)
-    return list(zip(names, contents, strict=True))
+    return code
 
 
 def _git_files(root: Path, folders: list[str]) -> list[str]:
@@ -186,34 +196,35 @@ def _generated(name: str) -> bool:
     return bool(_GENERATED & set(PurePosixPath(name).parts)) or name.endswith(".pyc")
 
 
-def _as_found(root: Path, names: list[str]) -> list[bytes]:
-    return [(root / name).read_bytes() for name in names]
+def _text_links(root: Path, folders: list[str]) -> dict[Path, Path]:
+    """Find the links that git checked out as text, for want of links (core.symlinks)."""
+    links = {}
+    listed = git.run(root, "ls-files", "-z", "--stage", "--", *folders)
+    for line in filter(None, listed.split(b"\0")):
+        mode, _, name = line.partition(b"\t")
+        path = root / os.fsdecode(name)
+        if mode.startswith(b"120000 ") and path.is_file() and not path.is_symlink():
+            target = path.parent / os.fsdecode(path.read_bytes())
+            links[path] = Path(os.path.normpath(target))
+    return links
 
 
-def _as_stored(root: Path, folders: list[str], names: list[str]) -> list[bytes]:
+def _followed(path: Path, links: Mapping[Path, Path]) -> Path:
+    for _ in links:  # more steps than there are links would be a circle
+        path = links.get(path, path)
+    return path
+
+
+def _as_stored(
+    root: Path, folders: list[str], paths: list[Path], parent: Path | None
+) -> list[bytes]:
     """Let git store files, in a scratch repository that no setting of the user's reaches."""
-    asked = ("--show-toplevel", "--show-object-format", "--git-path", "objects")
-    top, algorithm, objects = os.fsdecode(git.run(root, "rev-parse", *asked)).splitlines()
+    (top,) = git.lines(root, "rev-parse", "--show-toplevel")
     index = git.run(root, "ls-files", "-z", "--stage", "--full-name", "--", *folders)
     # A link's content is its target's.
-    stored = [
-        (root / name).resolve().relative_to(root).as_posix() if (root / name).is_symlink() else name
-        for name in names
-    ]
-    with tempfile.TemporaryDirectory() as scratch:
-        environment = {
-            "GIT_DIR": scratch,
-            "GIT_WORK_TREE": top,
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_ATTR_NOSYSTEM": "1",
-            "HOME": scratch,
-            "XDG_CONFIG_HOME": scratch,
-        }
-        run = partial(git.run, root, environment=environment)
-        run("init", "--quiet", "--template=", f"--object-format={algorithm}")
-        alternates = Path(scratch, "objects", "info", "alternates")
-        alternates.parent.mkdir(exist_ok=True)
-        alternates.write_bytes(os.fsencode(f"{(root / objects).resolve()}\n"))
+    stored = [path.resolve().relative_to(root).as_posix() for path in paths]
+    with tempfile.TemporaryDirectory(dir=parent) as scratch:
+        run = git.borrow(root, Path(scratch), Path(top))
         # git leaves the line endings of a file alone that is stored with carriage returns.
         run("update-index", "-z", "--index-info", data=index)
         run(
@@ -245,7 +256,8 @@ def code_entries(project: Project, files: list[tuple[str, bytes]], site: Site) -
         data_entry(f"{site.packages}/{importable(project, name)}", data, owner=name)
         for name, data in files
     ]
-    scripts = project.entry_points.get("console_scripts", {})
+    points = project.entry_points
+    scripts = {**points.get("gui_scripts", {}), **points.get("console_scripts", {})}
     for name, target in scripts.items():
         module, _, attribute = target.partition(":")
         data = script(site, module.strip(), attribute.partition("[")[0].strip())

@@ -3,18 +3,24 @@
 The work of installing (PEP 427, 491) is `installer`'s; here are the two ends that it
 lets one bring: a source that says sizes without reading, and a destination that is a
 list of entries instead of a file system.  What decides bytes (scripts, RECORD) is
-written here, so that another version of a library cannot change a layer.
+written here, so that another version of a library cannot change a layer.  A wheel may be
+hostile: every file is held against RECORD, as the binary distribution format asks, and
+docs/limits.md says what is refused.
 """
 
 from __future__ import annotations
 
 import base64
+import configparser
+import contextlib
 import csv
 import hashlib
 import io
 import posixpath
 import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +29,27 @@ from typing import Any, BinaryIO, cast
 import installer
 from installer.destinations import WheelDestination
 from installer.exceptions import InstallerError
-from installer.records import RecordEntry, parse_record_file
+from installer.records import InvalidRecordEntry, RecordEntry, parse_record_file
 from installer.sources import WheelContentElement, WheelFile
 from installer.utils import Scheme
 from packaging.utils import parse_wheel_filename
 
 from packager.errors import ClaimError
-from packager.layers.tar import Entry, data_entry
+from packager.layers.tar import MOST_ENTRIES, MOST_TEXT, Entry, data_entry, most_unpacked
 
 __all__ = ["Site", "record_file", "script", "wheel_entries"]
+
+_CHUNK = 1 << 20
+_COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_ENCRYPTED = 1
+_HASHES = {"sha256", "sha384", "sha512"}
+_SIGNATURES = {"RECORD.jws", "RECORD.p7s"}
+# What zipfile, installer and what they stand on raise where bytes are not what they expect.
+_DAMAGE = (
+    *(AssertionError, EOFError, KeyError, NotImplementedError, OverflowError, ValueError),
+    *(InstallerError, InvalidRecordEntry, configparser.Error, csv.Error),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +99,15 @@ def wheel_entries(path: Path, file: str, site: Site) -> list[Entry]:
     Raises
     ------
     ClaimError
-        When it is no valid wheel; names it.
+        When it is no valid wheel, or a hostile one; names it.  What only its contents tell is
+        raised when they are read.
     """
-    try:
+    with _damage_told(file):
         # Left open: the entries read from it later.
         archive = zipfile.ZipFile(path)
+        _refuse_hostile(archive.infolist(), path.stat().st_size, file)
         destination = _Entries(file, site)
         installer.install(_Source(archive, file), destination, {"INSTALLER": b"packager\n"})
-    except (InstallerError, zipfile.BadZipFile, KeyError, ValueError, AssertionError) as error:
-        raise ClaimError(f"not a valid wheel: {error}", where=file) from None
     return destination.entries
 
 
@@ -116,36 +134,135 @@ def record_row(path: str, data: bytes) -> tuple[str, str, str]:
     return path, f"sha256={digest}", str(len(data))
 
 
+@contextlib.contextmanager
+def _damage_told(file: str) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        raise ClaimError(f"not a valid wheel: {error}", where=file) from None
+
+
+def _refuse_hostile(infos: list[zipfile.ZipInfo], packed: int, file: str) -> None:
+    """Refuse what the table of contents alone shows to be no honest wheel."""
+    if len(infos) > MOST_ENTRIES:
+        raise ClaimError(f"holds more than {MOST_ENTRIES} files", where=file)
+    unpacked = sum(info.file_size for info in infos)
+    if unpacked > most_unpacked(packed):
+        raise ClaimError(f"a bomb: its {packed} bytes unpack to {unpacked}", where=file)
+    names: set[str] = set()
+    for info in infos:
+        if not info.is_dir() and info.filename.casefold() in names:
+            wrong = "and that name twice, if large and small letters are one"
+        elif "\\" in info.filename:
+            wrong = "which is another path on another system"
+        elif info.header_offset < 0:
+            wrong = "which would begin before the wheel does"
+        elif stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+            wrong = "a link or device, which no wheel may hold"
+        elif info.flag_bits & _ENCRYPTED or info.compress_type not in _COMPRESSIONS:
+            wrong = "which is encrypted, or compressed by other than deflate"
+        else:
+            names.add(info.filename.casefold())
+            continue
+        raise ClaimError(f"holds {info.filename!a}, {wrong}", where=file)
+
+
 class _Member:
     """A file of the wheel that has not been read, handed through `installer` as a stream."""
 
-    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, row: tuple[str, str, str]):
-        self.archive, self.info, self.row = archive, info, row
+    def __init__(
+        self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, row: tuple[str, str, str], file: str
+    ) -> None:
+        self.archive, self.info, self.row, self.file = archive, info, row, file
+        self.sha256 = self._held_against_record() if row[1] else ""
 
     def open(self) -> io.BufferedIOBase:
-        return cast("io.BufferedIOBase", self.archive.open(self.info))
+        return io.BufferedReader(_Content(self), _CHUNK)
+
+    def read(self) -> bytes:
+        if self.info.file_size > MOST_TEXT:
+            raise self._wrong(f"has {self.info.file_size} bytes, too many for such a file")
+        with self.open() as stream:
+            data = stream.read()
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise self._wrong("is not what its RECORD says")
+        return data
+
+    def _held_against_record(self) -> str:
+        """Hold the size against RECORD, and give the sha256 that the content must have."""
+        algorithm, _, text = self.row[1].partition("=")
+        if algorithm not in _HASHES:
+            raise self._wrong(f"is listed in its RECORD by {algorithm!a}, which proves nothing")
+        if self.row[2] != str(self.info.file_size):
+            raise self._wrong(f"has {self.info.file_size} bytes, its RECORD says {self.row[2]!a}")
+        promised = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        if algorithm == "sha256":
+            return promised.hex()
+        with self.open() as stream:
+            if hashlib.file_digest(stream, algorithm).digest() != promised:
+                raise self._wrong("is not what its RECORD says")
+        with self.open() as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def _wrong(self, what: str) -> ClaimError:
+        return ClaimError(f"{self.info.filename!a} {what}", where=self.file)
+
+
+class _Content(io.RawIOBase):
+    """What is in a file of a wheel; its methods are those of `io.RawIOBase`."""
+
+    def __init__(self, member: _Member) -> None:
+        self._file = member.file
+        with _damage_told(self._file):
+            self._stream = cast("zipfile.ZipExtFile", member.archive.open(member.info))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with _damage_told(self._file):
+            return self._stream.readinto(buffer)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 class _Source(WheelFile):
     """A wheel whose name is not its file's name, read only as far as its table of contents."""
 
     def __init__(self, archive: zipfile.ZipFile, file: str) -> None:
-        self._zipfile = archive
+        self._zipfile, self._file = archive, file
         # As the file spells them: the data folder's name is spelt the same.
         name, version = file.split("-")[:2]
         super(WheelFile, self).__init__(distribution=name, version=version)
+
+    def read_dist_info(self, filename: str) -> str:
+        size = self._zipfile.getinfo(f"{self.dist_info_dir}/{filename}").file_size
+        if size > MOST_TEXT:
+            raise ClaimError(f"its {filename} has {size} bytes", where=self._file)
+        return super().read_dist_info(filename)
 
     def get_contents(self) -> Iterator[WheelContentElement]:
         rows = {
             row[0]: row for row in parse_record_file(self.read_dist_info("RECORD").splitlines())
         }
-        for info in self._zipfile.infolist():
-            if info.is_dir():
-                continue
+        infos = [info for info in self._zipfile.infolist() if not info.is_dir()]
+        if gone := sorted({*rows} - {info.filename for info in infos}):
+            raise ClaimError(f"does not hold {gone[0]!a}, which its RECORD lists", where=self._file)
+        # A signature cannot be in what it signs, nor a list's own hash in the list.
+        free = {f"{self.dist_info_dir}/{name}" for name in ("RECORD", *_SIGNATURES)}
+        for info in infos:
+            row = rows.get(info.filename, (info.filename, "", ""))
+            if not row[1] and info.filename not in free:
+                raise ClaimError(
+                    f"holds {info.filename!a}, which its RECORD lists without a hash or not at all",
+                    where=self._file,
+                    hint="Such a wheel should not be installed by anyone: pin another release.",
+                )
             mode = info.external_attr >> 16
             executable = bool(stat.S_ISREG(mode) and mode & 0o111)
-            row = rows.get(info.filename, (info.filename, "", ""))
-            yield row, cast("BinaryIO", _Member(self._zipfile, info, row)), executable
+            yield row, cast("BinaryIO", _Member(self._zipfile, info, row, self._file)), executable
 
 
 class _Entries(WheelDestination):
@@ -173,7 +290,15 @@ class _Entries(WheelDestination):
             mode = 0o755 if is_executable or scheme == "scripts" else 0o644
             where, size = self._path(scheme, path), stream.info.file_size
             self.entries.append(
-                Entry(where, mode=mode, size=size, open=stream.open, owner=self.file)
+                Entry(
+                    where,
+                    mode=mode,
+                    size=size,
+                    open=stream.open,
+                    owner=self.file,
+                    sha256=stream.sha256,
+                    promise="its RECORD",
+                )
             )
             self._rows.append((self._relative(where), *stream.row[1:]))
         return RecordEntry(path, None, None)
@@ -204,7 +329,6 @@ def _own_shebang(member: _Member, site: Site) -> bytes | None:
     with member.open() as stream:
         if not stream.read(8).startswith(b"#!python"):
             return None
-        stream.seek(0)
-        first, _, rest = stream.read().partition(b"\n")
+    first, _, rest = member.read().partition(b"\n")
     arguments = first.partition(b" ")[2]
     return b"#!" + site.python.encode() + (b" " + arguments if arguments else b"") + b"\n" + rest

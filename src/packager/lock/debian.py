@@ -19,13 +19,14 @@ from packager.lock.debian_archive import SNAPSHOT, find_release, packages
 from packager.lock.debian_index import Index, Package, closure, refuse_conflicts
 from packager.project import BASES, minor
 
-__all__ = ["SUITES", "DebPin", "DebianPins", "places", "resolve"]
+__all__ = ["STAMP", "SUITES", "DebPin", "DebianPins", "places", "resolve"]
 
 SUITES = {base.removeprefix("debian:"): minor(python) for base, python in BASES.items()}
 """The suites that make a base, each with the version of its CPython."""
 
 _ARCHITECTURES = ("amd64", "arm64")
-_STAMP = "%Y%m%dT%H%M%SZ"
+STAMP = "%Y%m%dT%H%M%SZ"
+"""How Debian's snapshot archive spells times, for `strptime`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def resolve(
     for part in ("", "-updates", "-security"):
         security = part == "-security"
         near = _near(mirror, security=security)
-        past = _snapshot(timestamp or datetime.now(UTC).strftime(_STAMP), security=security)
+        past = _snapshot(timestamp or datetime.now(UTC).strftime(STAMP), security=security)
         releases.append(
             find_release(
                 suite + part,
@@ -149,7 +150,7 @@ def resolve(
     return DebianPins(
         suite,
         architecture,
-        max(release.date for release in releases).strftime(_STAMP),
+        max(release.date for release in releases).strftime(STAMP),
         tuple(_pin(found[name], "base" if name in base else "extra") for name in sorted(found)),
     )
 
@@ -175,8 +176,8 @@ def places(pin: DebPin, pins: DebianPins, *, mirror: str = "") -> list[str]:
     security = pin.file.startswith("pool/updates/")
     # The snapshot archive records a state some hours after it was signed, and Debian's pool
     # keeps what was superseded for more than a day: so a day later everything is there.
-    signed = datetime.strptime(pins.timestamp, _STAMP).replace(tzinfo=UTC)
-    past = _snapshot((signed + timedelta(days=1)).strftime(_STAMP), security=security)
+    signed = datetime.strptime(pins.timestamp, STAMP).replace(tzinfo=UTC)
+    past = _snapshot((signed + timedelta(days=1)).strftime(STAMP), security=security)
     return [f"{archive}/{pin.file}" for archive in (*_near(mirror, security=security), past)]
 
 

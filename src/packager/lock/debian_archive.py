@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import lzma
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -28,6 +28,7 @@ SNAPSHOT = "https://snapshot.debian.org/archive"
 """Debian's archive of every past state of itself: the one address that packager holds."""
 
 _TIMEOUT = (15, 60)
+_MOST_INDEX = 64 << 20  # the largest of Debian's, compressed, is 9 MB
 _FIX_MIRROR = (
     "Check `debian-mirror` in [tool.packager], or this host's apt sources; "
     "a stale or tampered mirror is never used."
@@ -178,13 +179,23 @@ def _verified(archive: str, suite: str, inrelease: bytes) -> Release:
             hint=_FIX_MIRROR,
         )
     until = _field(text, "Valid-Until")
-    if until and parsedate_to_datetime(until) < datetime.now(UTC) and not _is_past(archive):
+    if until and _moment(until, address) < datetime.now(UTC) and not _is_past(archive):
         raise HostError(
             f"the release file of {suite} expired on {until}",
             where=without_credentials(address),
             hint=_FIX_MIRROR,
         )
-    return Release(archive, suite, parsedate_to_datetime(_field(text, "Date")), text)
+    return Release(archive, suite, _moment(_field(text, "Date"), address), text)
+
+
+def _moment(text: str, address: str) -> datetime:
+    try:
+        moment = parsedate_to_datetime(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (OverflowError, ValueError):
+        raise ClaimError(
+            f"{text!a} in its release file is no time", where=without_credentials(address)
+        ) from None
 
 
 def _keys(suite: str) -> list[pysequoia.Cert]:
@@ -201,13 +212,14 @@ def _is_past(archive: str) -> bool:
 
 
 def _field(release: str, name: str) -> str:
-    found = re.search(rf"^{name}: *(.*?)\s*$", release, re.MULTILINE)
-    return found[1] if found else ""
+    found = re.search(rf"^{name}:(.*)$", release, re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def _get(session: requests.Session, address: str) -> bytes:
     try:
-        response = session.get(address, timeout=_TIMEOUT)
+        response = session.get(address, timeout=_TIMEOUT, stream=True)
+        data = b"".join(_no_more_than(_MOST_INDEX, response))
     except requests.RequestException as error:
         raise HostError(
             f"out of reach: {reasons(error)}", where=without_credentials(address)
@@ -216,4 +228,15 @@ def _get(session: requests.Session, address: str) -> bytes:
         raise HostError(
             f"not there (status {response.status_code})", where=without_credentials(address)
         )
-    return response.content
+    return data
+
+
+def _no_more_than(most: int, response: requests.Response) -> Iterator[bytes]:
+    size = 0
+    for chunk in response.iter_content(1 << 20):
+        size += len(chunk)
+        if size > most:
+            raise HostError(
+                f"sends more than {most} bytes", where=without_credentials(response.url)
+            )
+        yield chunk

@@ -8,21 +8,29 @@ of relations is Debian Policy, chapter 7.
 from __future__ import annotations
 
 import difflib
+import operator
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from debian.deb822 import Deb822, PkgRelation
 from debian.debian_support import Version
 
-from packager.errors import HostError, UsageError
+from packager.errors import ClaimError, HostError, UsageError
 
 __all__ = ["LEFT_OUT", "Index", "Package", "closure", "refuse_conflicts"]
 
 LEFT_OUT = frozenset({"debconf", "debconf-2.0", "dpkg"})
 """Needed by maintainer scripts, which never run here: taken as given when depended on."""
 
+_COMPARISONS: Mapping[str, Callable[[Version, Version], Any]] = {
+    "=": operator.eq,
+    "<<": operator.lt,
+    "<=": operator.le,
+    ">=": operator.ge,
+    ">>": operator.gt,
+}
 _PRIORITIES = ("required", "important", "standard", "optional", "extra")
 
 # What python-debian reads a relation into: alternatives, each a dictionary.
@@ -49,10 +57,21 @@ class Package:
     fields: Mapping[str, str]
 
     def relations(self, *fields: str) -> Iterator[_Relation]:
-        """Yield the relations of some fields, each a list of alternatives."""
-        for field in fields:
-            if field in self.fields:
-                yield from PkgRelation.parse_relations(self.fields[field])
+        """Yield the relations of some fields, each a list of alternatives.
+
+        Raises
+        ------
+        ClaimError
+            When one is not written as Debian Policy has it.
+        """
+        for field in (one for one in fields if one in self.fields):
+            for relation in PkgRelation.parse_relations(self.fields[field]):
+                if any(_wrong(wanted) for wanted in relation):
+                    raise ClaimError(
+                        f"Debian's {self.name} has a {field} that is no list of packages: "
+                        f"{self.fields[field][:80]!a}"
+                    )
+                yield relation
 
     def meets(self, wanted: _Wanted) -> bool:
         """Say whether this package, or a name that it provides, is what a relation wants."""
@@ -60,7 +79,7 @@ class Package:
             return _compares(self.version, wanted["version"])
         return any(
             provided["name"] == wanted["name"] and _provides(provided["version"], wanted["version"])
-            for (provided,) in self.relations("Provides")
+            for provided, *_ in self.relations("Provides")
         )
 
 
@@ -175,7 +194,7 @@ def refuse_conflicts(packages: Mapping[str, Package]) -> None:
         When a package's Conflicts or Breaks holds against another of the set.
     """
     for package in packages.values():
-        for (unwanted,) in package.relations("Conflicts", "Breaks"):
+        for unwanted, *_ in package.relations("Conflicts", "Breaks"):
             for other in packages.values():
                 if other is not package and other.meets(unwanted):
                     raise UsageError(
@@ -215,17 +234,22 @@ def _first(index: Index, owner: str, relation: _Relation) -> Package:
     )
 
 
+def _wrong(wanted: _Wanted) -> bool:
+    version = wanted.get("version")
+    return version is not None and (version[0] not in _COMPARISONS or not _is_version(version[1]))
+
+
+def _is_version(text: str) -> bool:
+    try:
+        return bool(Version(text))
+    except ValueError:
+        return False
+
+
 def _compares(version: Version, wanted: tuple[str, str] | None) -> bool:
     if wanted is None:
         return True
-    operator, bound = wanted[0], Version(wanted[1])
-    return {
-        "=": version == bound,
-        "<<": version < bound,
-        "<=": version <= bound,
-        ">=": version >= bound,
-        ">>": version > bound,
-    }[operator]
+    return bool(_COMPARISONS[wanted[0]](version, Version(wanted[1])))
 
 
 def _provides(provided: tuple[str, str] | None, wanted: tuple[str, str] | None) -> bool:
@@ -241,8 +265,12 @@ def _precedence(package: Package) -> tuple[int, str]:
 
 
 def _parse(stanza: bytes) -> Package:
-    fields = Deb822(stanza.decode("utf-8"))
-    return Package(fields["Package"], Version(fields["Version"]), fields)
+    try:
+        fields = Deb822(stanza.decode("utf-8"))
+        return Package(fields["Package"], Version(fields["Version"]), fields)
+    except (KeyError, ValueError) as error:
+        name = _raw(stanza, b"Package")
+        raise ClaimError(f"Debian's list of packages is damaged at {name!a}: {error}") from None
 
 
 def _raw(stanza: bytes, field: bytes) -> str:
@@ -251,4 +279,4 @@ def _raw(stanza: bytes, field: bytes) -> str:
         return ""
     end = stanza.find(b"\n", start)
     value = stanza[start + len(field) + 2 : end if end >= 0 else None]
-    return value.decode("utf-8").strip()
+    return value.decode("utf-8", "replace").strip()

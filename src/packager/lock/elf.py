@@ -27,6 +27,13 @@ _MACHINES = {"amd64": "EM_X86_64", "arm64": "EM_AARCH64"}
 # These come from the driver of the host's graphics card; an engine that lends the card to
 # a container puts them in when the container starts.
 _FROM_DRIVER = frozenset({"libcuda.so.1", "libnvidia-ml.so.1"})
+# A header may count what is not there, or point in a circle: real files take hundreds of reads.
+_MOST_READS, _LONGEST_READ = 200_000, 1 << 20
+# What pyelftools raises where a header is not what it expects.
+_DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError),
+    *(ELFError, OSError, RecursionError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +89,32 @@ def needed(stream: io.BufferedIOBase | IO[bytes]) -> ElfFacts | None:
     -------
     ElfFacts or None
         None for what is not a shared library or program: another format, an object file,
-        a program that is linked statically.
+        a program that is linked statically, a file so damaged that no linker would take it.
     """
     if stream.read(4) != b"\x7fELF":
         return None
     try:
-        elf = ELFFile(cast(IO[bytes], stream))
+        elf = ELFFile(cast(IO[bytes], _Metered(stream)))
         segment: Any
         for segment in elf.iter_segments("PT_DYNAMIC"):
             return _facts(segment.iter_tags(), elf["e_machine"])
-    except ELFError:
+    except _DAMAGE:
         pass
     return None
+
+
+class _Metered:
+    """A file of which only so much is read."""
+
+    def __init__(self, stream: io.BufferedIOBase | IO[bytes]) -> None:
+        self._stream, self._reads = stream, 0
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        self._reads += 1
+        if self._reads > _MOST_READS or not 0 <= size <= _LONGEST_READ:
+            raise ELFError("reads more than a library has to tell")
+        return self._stream.read(size)
 
 
 def check(

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import tomlkit
+from packaging.utils import parse_wheel_filename
 
 from packager import __version__, formats, runtime
 from packager.errors import ClaimError
-from packager.files import replace_file
-from packager.lock.debian import DebianPins, DebPin
+from packager.files import read_toml, replace_file
+from packager.lock.debian import STAMP, SUITES, DebianPins, DebPin
 from packager.lock.resolve import read_requirements
-from packager.project import Project
+from packager.project import PLATFORMS, Project
 
 __all__ = [
     "FILE",
@@ -32,6 +34,9 @@ __all__ = [
 
 FILE = "packager.lock"
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
+_LARGEST = 1 << 40
+_SHA256 = re.compile("[0-9a-f]{64}")
+_WORD = re.compile(r"[!-~]+")
 _HEADER = "Written by `packager lock`, read by `packager build`; not meant to be edited."
 
 
@@ -147,46 +152,92 @@ def read(root: Path) -> Lock:
     ClaimError
         When there is none, or it is damaged, or of another format version; names the key.
     """
-    path = root / FILE
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = read_toml(root / FILE)
     except FileNotFoundError:
         raise ClaimError(
             "there is no lock yet", where=FILE, hint="packager lock makes it."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise _damaged(f"not valid TOML: {error}") from None
+    made_by = document.get("made-by")
     if document.get("version") != formats.LOCK:
+        maker = made_by.get("packager", "?") if isinstance(made_by, dict) else "?"
         raise ClaimError(
             f"format version {document.get('version')!r}, this packager reads {formats.LOCK}",
             where=FILE,
-            hint=f"It was written by packager {document.get('made-by', {}).get('packager', '?')}.",
+            hint=f"It was written by packager {maker}.",
         )
     try:
-        return Lock(
-            inputs=document["inputs"],
-            wheels=tuple(_pin(WheelPin, wheel) for wheel in document.get("wheel", [])),
+        lock = Lock(
+            inputs=_table(document["inputs"], "inputs"),
+            wheels=tuple(_wheel(wheel) for wheel in document.get("wheel", [])),
             debian={entry["platform"]: _debian(entry) for entry in document["debian"]},
-            made_by=document["made-by"],
+            made_by=_table(made_by, "made-by"),
         )
+        _require_whole(lock, len(document["debian"]))
+        return lock
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(f"{type(error).__name__}: {error}") from None
 
 
-def _debian(entry: Mapping[str, Any]) -> DebianPins:
-    packages = tuple(_pin(DebPin, package) for package in entry["package"])
-    return DebianPins(entry["suite"], entry["architecture"], entry["timestamp"], packages)
+def _table(value: object, key: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{key} is no table")
+    return value
 
 
-def _pin(kind: type[Any], table: Mapping[str, Any]) -> Any:
+def _require_whole(lock: Lock, bases: int) -> None:
+    """Refuse a lock that would fail later by what it lacks."""
+    if len(lock.debian) != bases:
+        raise ValueError("debian: a platform occurs twice")
+    if missing := {*lock.inputs["platforms"]} - {*lock.debian}:
+        raise ValueError(f"debian: nothing is locked for {', '.join(sorted(missing))}")
+    if not isinstance(lock.inputs["base"], str):
+        raise TypeError("inputs: base is no text")
+
+
+def _wheel(table: object) -> WheelPin:
+    pin: WheelPin = _pin(WheelPin, table)
+    parse_wheel_filename(pin.file)
+    return pin
+
+
+def _debian(entry: object) -> DebianPins:
+    given = _table(entry, "debian")
+    packages = tuple(_pin(DebPin, package) for package in given["package"])
+    pins = DebianPins(given["suite"], given["architecture"], given["timestamp"], packages)
+    if pins.suite not in SUITES or PLATFORMS[given["platform"]] != pins.architecture:
+        raise ValueError(f"debian: {pins.suite!r} for {pins.architecture!r} is no base")
+    datetime.strptime(pins.timestamp, STAMP)
+    return pins
+
+
+def _pin(kind: type[Any], value: object) -> Any:
+    table = _table(value, "wheel or package")
     names = {field.name for field in fields(kind)}
     if set(table) != names:
         raise ValueError(f"keys {sorted(table)} where {sorted(names)} are expected")
-    digest = table["sha256"]
-    if len(digest) != len(hashlib.sha256().hexdigest()) or set(digest) - set("0123456789abcdef"):
-        raise ValueError(f"{table['name']}: sha256 is not 64 hex digits")
-    values = {key: tuple(item) if isinstance(item, list) else item for key, item in table.items()}
-    return kind(**values)
+    for key, item in table.items():
+        if wrong := _wrong_with(key, item):
+            raise ValueError(f"{table['name']}: {key} {wrong}")
+    return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in table.items()})
+
+
+def _wrong_with(key: str, value: object) -> str:
+    if key == "size":
+        fits = type(value) is int and 0 <= value < _LARGEST
+        return "" if fits else f"is not a number of bytes below {_LARGEST}"
+    if key == "platforms":
+        fits = isinstance(value, list) and bool(value) and all(one in PLATFORMS for one in value)
+        return "" if fits else f"is not a list of {', '.join(PLATFORMS)}"
+    if not isinstance(value, str) or not _WORD.fullmatch(value):
+        return "is not one word"
+    return {
+        "sha256": "" if _SHA256.fullmatch(value) else "is not 64 hex digits",
+        "role": "" if value in {"base", "extra"} else "is neither base nor extra",
+        "file": "leads out" if value.startswith("/") or ".." in value.split("/") else "",
+    }.get(key, "")
 
 
 def _damaged(why: str) -> ClaimError:
@@ -276,8 +327,13 @@ def image_inputs(lock: Lock, platform: str) -> list[Any]:
     The compressor is no part of it: an image ID does not depend on one.
     """
     return [
-        [[wheel.file, wheel.sha256] for wheel in lock.wheels_for(platform)],
-        [[pin.name, pin.sha256, pin.role] for pin in lock.debian[platform].packages],
+        [_pinned(wheel) for wheel in lock.wheels_for(platform)],
+        [_pinned(package) for package in lock.debian[platform].packages],
         lock.inputs["base"],
         {key: value for key, value in _deciding(lock.made_by).items() if key != "compressor"},
     ]
+
+
+def _pinned(pin: WheelPin | DebPin) -> dict[str, Any]:
+    """Give all that a pin says of its file: names and sizes show in an image, too."""
+    return {key: value for key, value in asdict(pin).items() if key != "platforms"}

@@ -12,13 +12,13 @@ import platform
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from packager import net
 from packager.errors import ClaimError, UsageError
@@ -87,13 +87,17 @@ def _platforms_of(machine: str) -> list[str]:
     return [name for name, machines in _MACHINES.items() if machine in machines]
 
 
-def resolve(project: Project, *, upgrade: Sequence[str] | None = None) -> dict[str, bytes]:
+def resolve(
+    project: Project, work: Path, *, upgrade: Sequence[str] | None = None
+) -> dict[str, bytes]:
     """Resolve the image's requirements, and those of the `dev` extra where there is one.
 
     Parameters
     ----------
     project : Project
         What to resolve for.
+    work : Path
+        An empty folder for temporary files, the resolver's own too.
     upgrade : sequence of str, optional
         Distributions whose pins may move; an empty sequence moves all, None none.
 
@@ -115,20 +119,18 @@ def resolve(project: Project, *, upgrade: Sequence[str] | None = None) -> dict[s
     if project.dev_dependencies:
         both = (*project.dependencies, *project.dev_dependencies)
         jobs["requirements-dev.txt"] = ("the extra dev", both, f"-c {_IMAGE}\n")
-    with tempfile.TemporaryDirectory() as scratch:
-        work = Path(scratch)
-        for name, (what, requirements, constraint) in jobs.items():
-            # The annotations of both resolvers name their input; this name says what it is.
-            source = constraint + "\n".join(requirements) + "\n"
-            (work / "pyproject.toml.in").write_text(source, "utf-8")
-            if is_ours(project.root / name):
-                pins = (project.root / name).read_bytes().replace(b"\r\n", b"\n")
-                (work / name).write_bytes(pins)
-            run(project, work, name, upgrade)
-            header = _HEADER.format(what=what, python=project.python, platform=project.platforms[0])
-            body = _without_places((work / name).read_text("utf-8"))
-            (work / name).write_text(header + body, "utf-8", newline="\n")
-        return {name: (work / name).read_bytes() for name in jobs}
+    for name, (what, requirements, constraint) in jobs.items():
+        # The annotations of both resolvers name their input; this name says what it is.
+        source = constraint + "\n".join(requirements) + "\n"
+        (work / "pyproject.toml.in").write_text(source, "utf-8")
+        if is_ours(project.root / name):
+            pins = (project.root / name).read_bytes().replace(b"\r\n", b"\n")
+            (work / name).write_bytes(pins)
+        run(project, work, name, upgrade)
+        header = _HEADER.format(what=what, python=project.python, platform=project.platforms[0])
+        body = _without_places((work / name).read_text("utf-8"))
+        (work / name).write_text(header + body, "utf-8", newline="\n")
+    return {name: (work / name).read_bytes() for name in jobs}
 
 
 def is_ours(path: Path) -> bool:
@@ -212,7 +214,8 @@ def _upgrade_flags(upgrade: Sequence[str] | None) -> list[str]:
 
 
 def _run(command: list[str], work: Path, extra: Mapping[str, str], project: Project) -> None:
-    environment = {**os.environ, **extra, "PYTHONDONTWRITEBYTECODE": "1"}
+    temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(work))
+    environment = {**os.environ, **extra, **temporary, "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(
         command, cwd=work, env=environment, capture_output=True, text=True, check=False
     )
@@ -259,7 +262,8 @@ def _pinned(line: str, file: str) -> Pinned:
     try:
         requirement = Requirement(text.strip())
         (pin,) = requirement.specifier
-    except (InvalidRequirement, ValueError):
+        Version(pin.version)
+    except (InvalidRequirement, ValueError, RecursionError):
         pin = None
     if pin is None or pin.operator != "==" or not hashes:
         raise ClaimError(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+import secrets
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any, cast
 
 import docker
 import requests
@@ -19,20 +23,37 @@ from docker.models.containers import Container
 from docker.utils import kwargs_from_env
 
 from packager.errors import HostError, UsageError
-from packager.image import LABEL, LABEL_INPUTS, Image
+from packager.files import blaming, canonical_json
+from packager.image import CREATED, LABEL, LABEL_INPUTS, Image
 from packager.layers import tar
+from packager.layers.bytecode import Work
+from packager.layers.plan import Layer
 from packager.layers.tar import Entry, data_entry
+from packager.leases import Lease, expired, runtime_folder
+from packager.net import without_credentials
 from packager.outputs import archive
 from packager.outputs.reference import Reference
+from packager.store import Blob
 
-__all__ = ["Engine", "Loaded", "Run", "connect"]
+__all__ = ["OPEN_FILES", "SHM_MB", "TMP_MB", "Engine", "Loaded", "Run", "connect", "workshop"]
+
+TMP_MB = 512
+"""What ``/tmp`` holds in a sealed container, in MB."""
+
+SHM_MB = 64
+"""What ``/dev/shm``, which processes share memory through, holds there, in MB."""
+
+OPEN_FILES = 4096
+"""How many files a process may have open there."""
 
 _PING_SECONDS = 5
 _WORK_SECONDS = 600
 _RECENT = 50
-_OUTPUT_LIMIT = 64 << 20
+_OUTPUT_LIMIT = 8 << 20
+_SAVE_CHUNK = 1 << 20
 _NO_SUCH = {400, 404}  # 400: no image can have that name
 _LABEL_SEALED = f"{LABEL}.smoke"
+_LABEL_WORK = f"{LABEL}.bytecode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +72,8 @@ class Run:
     ----------
     exit_code : int or None
         None when it was stopped because its time was over.
+    stdout, stderr : bytes
+        The end of what it printed.
     """
 
     exit_code: int | None
@@ -88,6 +111,19 @@ def connect() -> Engine:
         hint="Start Docker or podman's socket, or set DOCKER_HOST.  Without an engine, "
         "packager build -o image.tar --no-load still works.",
     )
+
+
+@contextlib.contextmanager
+def workshop(base: Blob, architecture: str) -> Iterator[Work]:
+    """Give `Engine.workshop` of the engine that answers.
+
+    Raises
+    ------
+    HostError
+        When none answers.
+    """
+    with connect().workshop(base, architecture) as work:
+        yield work
 
 
 def _addresses() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -142,7 +178,7 @@ def _innermost(error: BaseException) -> str:
     # A NameError is how the SDK notices that a package is missing; it then says which.
     while (cause := error.__cause__ or error.__context__) and not isinstance(cause, NameError):
         error = cause
-    return str(error).strip("()") or type(error).__name__
+    return without_credentials(str(error).strip("()")) or type(error).__name__
 
 
 class Engine:
@@ -154,6 +190,7 @@ class Engine:
         self.version = str(version.get("Version", "?"))
         components = [str(one.get("Name", "")) for one in version.get("Components") or []]
         self._podman = any("Podman" in name for name in components)
+        self._loading: dict[str, Lease] = {}
 
     @property
     def name(self) -> str:
@@ -207,14 +244,71 @@ class Engine:
         with _trouble():
             return list(self.client.images.get(image).history())
 
+    def save(self, image: str) -> Iterator[bytes]:
+        """Export an image, as docker save does, a part at a time.
+
+        Raises
+        ------
+        HostError
+            When the engine stops on the way.
+        """
+        with _trouble():
+            yield from self.client.api.get_image(image, chunk_size=_SAVE_CHUNK)
+
+    def _take(self, what: str) -> Lease:
+        """Take a lease on what is about to be in the engine, and sweep up after dead runs."""
+        with blaming("the user's folder for what is running"):
+            folder = runtime_folder()
+            lease = Lease(folder / f"{what}-{secrets.token_hex(8)}")
+        for dead in expired(folder, "*-*"):  # containers first: they need their images
+            # It may belong to another engine, or this one may still be at work on it.
+            if self._swept(dead) or dead.age() > _WORK_SECONDS:
+                dead.end()
+            else:
+                dead.let_go()
+        return lease
+
+    def _swept(self, dead: Lease) -> bool:
+        """Remove the container or the unnamed image that a killed run left; False: none seen."""
+        kind, name, *_ = dead.name.split("-")
+        with contextlib.suppress(APIError, requests.RequestException):
+            if kind == "image":
+                return self._remove_stray(name, dead)
+            labels = [f"{label}={dead.name}" for label in (_LABEL_SEALED, _LABEL_WORK)]
+            found = [
+                one
+                for label in labels
+                for one in self.client.api.containers(all=True, filters={"label": label})
+            ]
+            for one in found:
+                self.client.api.remove_container(one["Id"], force=True, v=True)
+            return bool(found)
+        return False
+
+    def _remove_stray(self, name: str, dead: Lease) -> bool:
+        found = self.find(f"sha256:{name}")
+        others = {path.name for path in dead.path.parent.glob(f"image-{name}-*")} - {dead.name}
+        if found and not found.get("RepoTags") and not others:
+            self.client.images.remove(found["Id"])
+        return bool(found)
+
+    def settle(self, image: Image) -> None:
+        """Note that an image is named, gone or left as it was: it is nobody's stray."""
+        if lease := self._loading.pop(image.id, None):
+            lease.end()
+
     def load(self, image: Image) -> Loaded:
         """Bring an image into the engine, untagged, sending only what it lacks.
+
+        Until it is tagged or removed, a lease tells other runs that it has an owner.
 
         Raises
         ------
         HostError
             When the engine refuses it, or does not hold it whole afterwards.
         """
+        # What a dead run loaded is ours from here on, and no longer anybody's stray.
+        self._loading[image.id] = self._take(f"image-{image.id.removeprefix('sha256:')}")
         if self._holds(image):
             return Loaded(sent=0, existed=True)
         known = self._known_prefix(image)
@@ -229,6 +323,55 @@ class Engine:
         if not self._holds(image):
             raise HostError(f"{self.name} took the image, but does not hold it", where=image.id)
         return Loaded(sent=len(image.layers) - known, existed=False)
+
+    @contextlib.contextmanager
+    def workshop(self, base: Blob, architecture: str) -> Iterator[Work]:
+        """Bring a base layer in as an image of its own, gone afterwards, to run its programs.
+
+        Parameters
+        ----------
+        base : Blob
+            The layer.
+        architecture : {"amd64", "arm64"}
+            Whose programs it holds.
+
+        Yields
+        ------
+        callable
+            Runs a command beside files of the given names in ``/tmp``, with no network and
+            no privileges, and gives the bytes of one file that it wrote, or nothing.
+
+        Raises
+        ------
+        HostError
+            When the engine refuses.
+        """
+        self.check_loads()
+        image = _bare(base, architecture)
+        try:
+            self.load(image)
+            yield partial(self._work, image.id)
+        finally:
+            with contextlib.suppress(HostError):  # one that stays behind is found by its label
+                self.remove(image)
+
+    def _work(
+        self, image: str, command: Sequence[str], files: Mapping[str, bytes], result: str
+    ) -> bytes:
+        options = {
+            "network_mode": "none",
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            "user": "65532:65532",
+            "use_config_proxy": False,
+        }
+        with self._container(image, command, _LABEL_WORK, options) as container:
+            # Not through a volume, which a remote engine lacks, nor through the logs,
+            # which are text.
+            entries = tar.merge(data_entry(name, data) for name, data in files.items())
+            container.put_archive("/tmp", tar.chunks(entries))  # noqa: S108
+            _run(container, _WORK_SECONDS)
+            return _taken(container, f"/tmp/{result}")  # noqa: S108
 
     def _holds(self, image: Image) -> bool:
         found = self.find(image.id)
@@ -266,6 +409,7 @@ class Engine:
         """Give an image in the engine a name."""
         with _trouble():
             self.client.api.tag(image.id, reference.name, reference.tag, force=True)
+        self.settle(image)
 
     def untag(self, image: Image, reference: Reference) -> None:
         """Take a name away from an image, if it is this image's; one without any name goes."""
@@ -278,6 +422,25 @@ class Engine:
         """Remove an image that nobody named."""
         with _trouble(), contextlib.suppress(ImageNotFound, NotFound):
             self.client.images.remove(image.id)
+        self.settle(image)
+
+    @contextlib.contextmanager
+    def _container(
+        self, image: str, command: Sequence[str], label: str, options: Mapping[str, Any]
+    ) -> Iterator[Container]:
+        """Create a container, gone afterwards; if this run is killed, the next one removes it."""
+        with _trouble():
+            lease = self._take("container")
+            container = self.client.containers.create(
+                image, list(command), labels={label: lease.name}, **options
+            )
+            try:
+                yield container
+            finally:
+                # How it ended is known; one that stays behind is a later run's to remove.
+                with contextlib.suppress(APIError, requests.RequestException):
+                    container.remove(force=True, v=True)
+                    lease.end()
 
     def run_sealed(
         self, image: str, command: Sequence[str], *, seconds: float, memory: str, processes: int
@@ -302,30 +465,42 @@ class Engine:
         HostError
             When the engine cannot start it.
         """
-        with _trouble():
-            container = self.client.containers.create(
-                image,
-                list(command),
-                network_mode="none",
-                read_only=True,
-                tmpfs={"/tmp": "rw,nosuid,nodev,size=512m,mode=1777"},  # noqa: S108
-                cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
-                user="65532:65532",
-                mem_limit=memory,
-                memswap_limit=memory,
-                pids_limit=processes,
-                labels={_LABEL_SEALED: ""},
-                log_config=docker.types.LogConfig(
-                    type="json-file", config={"max-size": f"{_OUTPUT_LIMIT}"}
-                ),
-            )
-            try:
-                return _run(container, seconds)
-            finally:
-                # How it ended is known; one that stays behind is found by its label.
-                with contextlib.suppress(APIError, requests.RequestException):
-                    container.remove(force=True, v=True)
+        options = _seal(memory, processes)
+        with self._container(image, command, _LABEL_SEALED, options) as container:
+            return _run(container, seconds)
+
+
+def _seal(memory: str, processes: int) -> dict[str, Any]:
+    """Give the options that close a container off.
+
+    What an engine does by itself for a container that is not privileged is left to it: a
+    filter of system calls, hidden parts of ``/proc`` and ``/sys``, and namespaces for
+    processes, mounts and names.
+    """
+    return {
+        "user": "65532:65532",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "network_mode": "none",
+        "ipc_mode": "private",  # an engine may be set up to share it
+        "cgroupns": "private",
+        "read_only": True,
+        "tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={TMP_MB}m,mode=1777"},  # noqa: S108
+        "shm_size": SHM_MB << 20,
+        "mem_limit": memory,
+        "memswap_limit": memory,
+        "oom_score_adj": 1000,  # where the host runs out of memory, this goes first
+        "pids_limit": processes,
+        "ulimits": [
+            docker.types.Ulimit(name="core", soft=0, hard=0),  # the host would keep it
+            docker.types.Ulimit(name="nofile", soft=OPEN_FILES, hard=OPEN_FILES),
+        ],
+        # The user's docker configuration may name a proxy, password and all.
+        "use_config_proxy": False,
+        "log_config": docker.types.LogConfig(
+            type="json-file", config={"max-size": str(_OUTPUT_LIMIT), "max-file": "2"}
+        ),
+    }
 
 
 def _run(container: Container, seconds: float) -> Run:
@@ -343,9 +518,30 @@ def _run(container: Container, seconds: float) -> Run:
     return Run(
         exit_code=code,
         out_of_memory=bool(container.attrs["State"].get("OOMKilled")),
-        stdout=container.logs(stdout=True, stderr=False),
-        stderr=container.logs(stdout=False, stderr=True),
+        stdout=_end_of(container, stdout=True, stderr=False),
+        stderr=_end_of(container, stdout=False, stderr=True),
     )
+
+
+def _end_of(container: Container, **which: bool) -> bytes:
+    kept = bytearray()
+    for piece in container.logs(stream=True, **which):
+        kept += piece
+        del kept[:-_OUTPUT_LIMIT]
+    return bytes(kept)
+
+
+def _taken(container: Container, path: str) -> bytes:
+    """Read a file out of a container; one that is not there is empty."""
+    with TemporaryFile() as file:
+        try:
+            for chunk in container.get_archive(path)[0]:
+                file.write(chunk)
+        except NotFound:
+            return b""
+        file.seek(0)
+        with tarfile.open(fileobj=file) as archive:
+            return cast("IO[bytes]", archive.extractfile(archive.next() or "")).read()
 
 
 def _kill(container: Container) -> None:
@@ -368,6 +564,20 @@ def _trouble() -> Iterator[None]:
         raise HostError(
             f"the engine stopped answering: {_innermost(error)}", hint="Is it still running?"
         ) from None
+
+
+def _bare(base: Blob, architecture: str) -> Image:
+    """Make an image of a base alone; no two are one, so each run may remove its own."""
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "created": CREATED,
+        "config": {"Labels": {_LABEL_WORK: secrets.token_hex(8)}},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{base.sha256}"]},
+        "history": [{"created": CREATED, "created_by": "packager: base"}],
+    }
+    layer = Layer("base", "", 1, base, cached=True)
+    return Image("base", "", f"linux/{architecture}", canonical_json(config), (layer,))
 
 
 def _stream(image: Image, skip: int) -> Iterator[bytes]:

@@ -141,7 +141,10 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
 
 
 def _selftest(arguments: argparse.Namespace, out: TextIO) -> int:
+    process = os.getpid()
     report = selftest.run(root())
+    if os.getpid() != process:  # a copy that the project's code made has no say
+        os._exit(0)
     out.write(json.dumps(report) + "\n" if arguments.json else selftest.page(report))
     return selftest.EXIT_CODES[report["status"]]
 

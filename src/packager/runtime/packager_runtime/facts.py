@@ -26,6 +26,12 @@ __all__ = [
 FORMAT = 1
 """Version of both files that this runtime reads."""
 
+MOST_JSON = 256 << 20
+"""Bytes of either file; a number takes ten times its text in memory."""
+
+MOST_DIMENSIONS = 32
+"""Of a tensor: as many as array libraries have."""
+
 INTEGERS = {f"INT{n}": (-(2 ** (n - 1)), 2 ** (n - 1) - 1) for n in (8, 16, 32, 64)} | {
     f"UINT{n}": (0, 2**n - 1) for n in (8, 16, 32, 64)
 }
@@ -204,11 +210,11 @@ def read_examples(path: Path) -> Recording:
             outputs=tuple(_tensor(item) for item in data["signature"]["outputs"]),
             rtol=float(tolerance["rtol"]),
             atol=float(tolerance["atol"]),
-            rows=int(origin["rows"]),
+            rows=_whole(origin["rows"]),
             source=origin["source"],
             license=origin["license"],
-            given=dict(data["inputs"]),
-            expected=dict(data["outputs"]),
+            given=_columns(data["inputs"]),
+            expected=_columns(data["outputs"]),
         )
         _agree("inputs", examples.inputs, examples.given, examples.rows)
         _agree("outputs", examples.outputs, examples.expected, examples.rows)
@@ -256,7 +262,11 @@ def _sha256(path: Path) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            text = file.read(MOST_JSON + 1)
+        if len(text) > MOST_JSON:
+            raise ValueError(f"it has more than {MOST_JSON} bytes")
+        data = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError, RecursionError) as wrong:
@@ -266,7 +276,25 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"data.rows is {value!r}, not a whole number")
+    return value
+
+
+def _columns(value: object) -> Columns:
+    if not isinstance(value, dict):
+        raise TypeError("inputs and outputs are objects of columns")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON; null says missing")
+
+
 def _tensor(item: Mapping[str, Any]) -> Tensor:
+    if not isinstance(item, dict) or not isinstance(item["name"], str):
+        raise TypeError("an input or output of the signature is not an object with a name")
     tensor = Tensor(
         item["name"], item["datatype"], tuple(item["shape"]), bool(item.get("nullable", False))
     )
@@ -275,12 +303,20 @@ def _tensor(item: Mapping[str, Any]) -> Tensor:
         raise ValueError(f"{tensor.name}: datatype {tensor.datatype!r} is none of {known}")
     if tensor.shape[:1] != (-1,):
         raise ValueError(f"{tensor.name}: the first dimension of a shape is -1, one per row")
+    if len(tensor.shape) > MOST_DIMENSIONS or any(
+        type(size) is not int or size < -1 for size in tensor.shape
+    ):
+        raise ValueError(
+            f"{tensor.name}: a shape is at most {MOST_DIMENSIONS} whole numbers, -1 for any size"
+        )
     return tensor
 
 
 def _agree(what: str, signature: tuple[Tensor, ...], columns: Columns, rows: int) -> None:
     if not signature or rows < 1:
         raise ValueError(f"{what}: nothing is recorded")
+    if len({tensor.name for tensor in signature}) != len(signature):
+        raise ValueError(f"{what}: the signature names one column twice")
     if sorted(tensor.name for tensor in signature) != sorted(columns):
         raise ValueError(f"{what}: the recorded columns are not those of the signature")
     for name, values in columns.items():

@@ -18,6 +18,8 @@ __all__ = ["EXIT_CODES", "page", "run"]
 FORMAT = 1
 """Version of the report."""
 
+_CAUSES = 50  # that code can also chain in a circle
+
 EXIT_CODES = {"passed": 0, "no-examples": 0, "failed": 1, "error": 2}
 """What the program exits with for each status of a report."""
 
@@ -53,7 +55,7 @@ def run(folder: Path) -> dict[str, Any]:
     except BaseException as wrong:  # noqa: BLE001 - the project's code may raise, or exit
         if not isinstance(wrong, InputError):
             traceback.print_exception(wrong)
-        report["error"] = _error(stage, type(wrong).__name__, str(wrong))
+        report["error"] = _error(stage, type(wrong).__name__, str(wrong), _errno(wrong))
     return report
 
 
@@ -120,5 +122,17 @@ def _compared(examples: Recording, got: dict[str, list[Any]]) -> dict[str, Any]:
     return found
 
 
-def _error(stage: str, kind: str, message: str) -> dict[str, str]:
-    return {"stage": stage, "type": kind, "message": message}
+def _error(stage: str, kind: str, message: str, errno: int | None = None) -> dict[str, Any]:
+    return {"stage": stage, "type": kind, "message": message, "errno": errno}
+
+
+def _errno(wrong: BaseException) -> int | None:
+    """Find what the system said: libraries wrap its errors in their own."""
+    inner: BaseException | None = wrong
+    for _ in range(_CAUSES):
+        if inner is None:
+            break
+        if isinstance(inner, OSError) and isinstance(inner.errno, int):
+            return inner.errno
+        inner = inner.__cause__ or (None if inner.__suppress_context__ else inner.__context__)
+    return None

@@ -36,7 +36,7 @@ def main() -> None:
     """Print all tables."""
     with tempfile.TemporaryDirectory() as scratch:
         root = penguins.project(Path(scratch))
-        data = b"".join((root / "data" / "sample.csv").read_bytes().splitlines(keepends=True)[:2])
+        data = b"".join((root / "models" / "sample.csv").read_bytes().splitlines(keepends=True)[:2])
         built = penguins.built(root, Path(scratch), Store())
         sizes = {WITH: build(root, WITH)}
         settings = root / "pyproject.toml"
@@ -114,8 +114,8 @@ def making(layers: Sequence[Layer]) -> Iterable[str]:
         assert here is not None
         yield row("run from the unpacked base", python, here, sources, begin)
     begin = time.monotonic()
-    with engines.workshop(base, "amd64") as work:
-        there = python.there(work)
+    with engines.workshop(base, "amd64") as work, tempfile.TemporaryDirectory() as scratch:
+        there = python.there(work, Path(scratch))
         assert there is not None
         yield row("in containers of the engine", python, there, sources, begin)
 

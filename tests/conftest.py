@@ -12,10 +12,12 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # A shell that starts the tests in the background has Ctrl-C ignored, by all their children too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+COUNTED = pytest.StashKey[Counter[str]]()
+"""How many bakes and gates of the template were run: `make test-all` prints it."""
 
 TINY_PREDICTOR = '''\
 """A model without any dependency: a factor read from a file."""
@@ -44,6 +49,35 @@ class Model:
 def load(path: Path) -> Model:
     return Model(float(path.read_text()))
 '''
+
+
+# Here and not beside the tests that count, because pytest-xdist's controller reads no deeper
+# conftest: the workers hand it their counts.
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[COUNTED] = Counter()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["counted"] = dict(session.config.stash[COUNTED])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    # A worker that crashed has handed over nothing.
+    node.config.stash[COUNTED].update(getattr(node, "workeroutput", {}).get("counted", {}))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    counted = config.stash[COUNTED]
+    if counted:
+        terminalreporter.write_line(
+            f"template: {counted['bakes']} bakes, {counted['gates']} gates run in them"
+        )
 
 
 @dataclass

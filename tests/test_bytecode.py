@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import random
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,11 +166,11 @@ def module(source: bytes, name: str = "m/a.py") -> Entry:
 
 
 def test_a_container_gives_the_bytes_that_the_host_gives(
-    base: Blob, here: Run, engine: Engine
+    base: Blob, here: Run, engine: Engine, tmp_path: Path
 ) -> None:
     entries = library(base)
     with engine.workshop(base, "amd64") as work:
-        there = PYTHON.there(work)
+        there = PYTHON.there(work, tmp_path)
         assert there is not None
         in_container = made(entries, there)
     on_host = made(entries, here)
@@ -248,7 +250,7 @@ def test_all_of_this_holds_for_python_3_13(fetch: Fetch, tmp_path: Path, engine:
     apart = made(shuffled[:half], here, python.tag) | made(shuffled[half:], here, python.tag)
     assert apart == together
     with engine.workshop(base, "amd64") as work:
-        there = python.there(work)
+        there = python.there(work, tmp_path)
         assert there is not None
         assert made(entries, there, python.tag) == together
 
@@ -259,14 +261,9 @@ def test_company_would_show_if_nothing_were_done_about_it(
     star, other = module(b"from x import *\n"), module(b"y = '*'\n", "m/b.py")
     (alone,) = made([other], here).values()
     assert alone in made([star, other], here).values()
-    files = bytecode._files
-
-    def careless(request: bytes) -> dict[str, bytes]:
-        script = files(request)[bytecode._SCRIPT]
-        assert b'sys.intern("*")' in script
-        return {**files(request), bytecode._SCRIPT: script.replace(b'sys.intern("*")', b"pass")}
-
-    monkeypatch.setattr(bytecode, "_files", careless)
+    script = bytecode._script()
+    assert b'sys.intern("*")' in script
+    monkeypatch.setattr(bytecode, "_script", lambda: script.replace(b'sys.intern("*")', b"pass"))
     (alone,) = made([other], here).values()
     assert alone not in made([star, other], here).values()
 
@@ -344,9 +341,10 @@ def test_a_source_that_exhausts_the_compiler_is_named(here: Run) -> None:
 def test_where_a_process_dies_the_module_is_named(here: Run, left: int) -> None:
     modules = [module(b"x = 1\n", f"m/{number}.py") for number in range(4)]
 
-    def dies(request: bytes) -> bytes:
+    def dies(request: Iterable[bytes]) -> Path:
         answer = here(request)
-        return answer[: 4 + (len(answer) - 4) // 4 * left + 6]
+        os.truncate(answer, 4 + (answer.stat().st_size - 4) // 4 * left + 6)
+        return answer
 
     with pytest.raises(ClaimError, match=rf"compiled /m/{left}\.py"):
         made(modules, dies)

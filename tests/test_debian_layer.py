@@ -11,6 +11,7 @@ import json
 import lzma
 import os
 import re
+import secrets
 import struct
 import tarfile
 from collections.abc import Mapping
@@ -167,7 +168,8 @@ def load(client, tmp_path):
         config = {
             "architecture": "amd64",
             "os": "linux",
-            "config": {},
+            # No two are one: another worker may be running, or removing, the same layers.
+            "config": {"Labels": {"test": secrets.token_hex(8)}},
             "rootfs": {"type": "layers", "diff_ids": []},
         }
         archive = tmp_path / "image.tar"

@@ -275,6 +275,8 @@ def digest_of_inputs(named: dict[str, Any], lock: dict[str, Any], root: Path) ->
         "examples": sha256(examples),
         "code": [["src/tiny"], [[name, sha256(code[name])] for name in sorted(code)]],
     }
+    for card in root.glob("MODEL_CARD.md"):
+        body["card"] = ["MODEL_CARD.md", sha256(card.read_bytes())]
     return f"sha256:{sha256(canonical(body))}"
 
 
@@ -298,7 +300,9 @@ def own_layers(
     ours = {f"{SITE}/packager_runtime/{name}": data for name, data in runtime.files()}
     theirs = {f"{SITE}/{name.removeprefix('src/')}": data for name, data in code.items()}
     runtime_tar, _, code_tar = list(tars.values())[-3:]
-    sealed = {f"{ROOT}/image.json": canonical(facts), f"{ROOT}/examples.json": examples}
+    card = {f"{ROOT}/card.md": one.read_bytes() for one in root.glob("MODEL_CARD.md")}
+    facts |= {"card": "card.md"} if card else {}
+    sealed = {f"{ROOT}/image.json": canonical(facts), f"{ROOT}/examples.json": examples, **card}
     return (
         ours | bytecode(ours, runtime_tar),
         {f"{ROOT}/model/model.txt": model},
@@ -356,7 +360,15 @@ def config_of(
     return dict(config)
 
 
-def test_the_document_suffices_to_make_an_image_again(tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize("card", [None, "# A card\n"])
+def test_the_document_suffices_to_make_an_image_again(
+    card: str | None, tiny: Tiny, tmp_path: Path
+) -> None:
+    if card:
+        (tiny.root / "MODEL_CARD.md").write_text(card)
+        tiny.edit("pyproject.toml", 'examples = "', 'card = "MODEL_CARD.md"\nexamples = "')
+        git(tiny.root, "add", "-A")
+        git(tiny.root, "commit", "-qm", "A card")
     tiny.built("--no-load", "-o", str(tmp_path / "image.tar"))
     assert disagreements(tmp_path / "image.tar", tiny.root) == []
 

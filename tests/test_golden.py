@@ -12,7 +12,8 @@ import io
 import json
 import lzma
 from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from tarfile import TarInfo
 
 import pytest
@@ -364,6 +365,19 @@ def test_digest_of_the_inputs(golden: Project) -> None:
         golden, lock_of(golden), "linux/amd64", model="sha256:m", examples=examples, code=code
     )
     assert made == "sha256:839243c3641fc420bf75e30667824e9a1c538d6a8059256e0fdbc1190944e611"
+
+
+def test_digest_of_the_inputs_with_a_card(golden: Project) -> None:
+    made = assembling._inputs_digest(
+        replace(golden, card=PurePosixPath("CARD.md")),
+        lock_of(golden),
+        "linux/amd64",
+        model="sha256:m",
+        examples=None,
+        code=[],
+        card=b"# Card\n",
+    )
+    assert made == "sha256:b3144cac65c7aa1220dee44a002a0d358b7bb9c01d705d433f7e6261ce6dd504"
 
 
 def test_examples_as_they_are_sealed(golden: Project) -> None:

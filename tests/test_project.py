@@ -50,6 +50,7 @@ MISTAKES = {
     "leaves": (MODEL, 'model = "../model.txt"', "tool.packager.model: must be a path inside", ""),
     "absolute": (MODEL, 'model = "/model.txt"', "tool.packager.model: must be a path inside", ""),
     "base": ("debian:bookworm", "debian:sarge", "unknown base 'debian:sarge'", "debian:trixie"),
+    "card": (MODEL, f'{MODEL}\ncard = "../card.md"', "packager.card: must be a path inside", ""),
     "python": (">=3.11", "==3.12.*", "leaves out Python 3.11", "No base offers"),
     "other python": (">=3.11", ">=3.13", "leaves out Python 3.11", "debian:trixie"),
     "specifier": (">=3.11", "newest", "project.requires-python", "newest"),

@@ -203,6 +203,24 @@ def test_info_without_examples_says_so(sealed: Sealed) -> None:
     assert out.count("not recorded") == 2
 
 
+def test_info_prints_the_model_card_and_names_it(sealed: Sealed) -> None:
+    code, out, err = sealed.run("info", "--card")
+    assert (code, out) == (2, "")
+    assert err == "error: there is no model card in this image\n"
+    assert json.loads(sealed.run("info", "--json")[1])["card"] is None
+    assert "info --card" not in sealed.run("info")[1]
+    sealed.image["card"] = "card.md"
+    sealed.write(kind="Doubler")
+    code, out, err = sealed.run("info", "--card")
+    assert (code, out) == (2, "")
+    assert "card.md: cannot be read" in err
+    (sealed.folder / "card.md").write_bytes("# Penguins\n\nSmall \u2013 é.\n".encode())
+    assert sealed.run("info", "--card") == (0, "# Penguins\n\nSmall \u2013 é.\n", "")
+    assert json.loads(sealed.run("info", "--json")[1])["card"] == "card.md"
+    assert "info --card" in sealed.run("info")[1]
+    assert sealed.run("info", "--card", "--json")[0] == 2
+
+
 def test_a_folder_that_is_no_image_is_refused(sealed: Sealed) -> None:
     (sealed.folder / "image.json").unlink()
     code, _, err = sealed.run("info")

@@ -20,7 +20,8 @@ FLOORS = [
     ["outputs"],
     [
         *("smoke", "info", "init", "locking", "claims", "assembling", "provenance"),
-        *("delivering", "build", "sources", "verify", "diff"),
+        *("delivering", "build", "dockerfile", "sources", "verify", "diff"),
+        *("cards", "markers", "metrics", "questions"),
     ],
     ["console", "cli", "__main__"],
 ]

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from packager import image
-from packager.claims import Examples, check_predictor, read_examples
+from packager.claims import Examples, check_predictor, read_card, read_examples
 from packager.errors import UsageError
 from packager.files import canonical_json
 from packager.image import Image
@@ -23,7 +23,9 @@ from packager.reporter import Reporter, human_size
 from packager.runtime.packager_runtime.facts import FORMAT
 from packager.store import Store
 
-__all__ = ["Built", "Inputs", "assemble", "gather"]
+__all__ = ["Built", "Inputs", "assemble", "gather", "image_facts"]
+
+_CARD = "card.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class Inputs:
 
     Attributes
     ----------
+    card : bytes or None
+        The model card as git stores it, if one is to be in the image.
     code : list of (str, bytes)
         The project's own files as git stores them, sorted by path.
     digest : str
@@ -43,6 +47,7 @@ class Inputs:
     platform: str
     model: tree.Model
     examples: Examples | None
+    card: bytes | None
     code: list[tuple[str, bytes]]
     digest: str
 
@@ -84,7 +89,7 @@ def gather(
         When the lock is stale, or the model is not the one that the examples were recorded
         with.
     UsageError
-        When the model, the examples or the predictor are not there.
+        When the model, the examples, the card or the predictor are not there.
     """
     lock = lockfile.read(project.root)
     lockfile.require_fresh(lock, project, image_only=True)
@@ -95,12 +100,13 @@ def gather(
         )
     model = model or tree.read_model(project)
     recorded = read_examples(project, model.digest, examples)
+    card = read_card(project, scratch)
     code = tree.code_files(project, scratch)
     check_predictor(project, code)
     digest = _inputs_digest(
-        project, lock, platform, model=model.digest, examples=recorded, code=code
+        project, lock, platform, model=model.digest, examples=recorded, code=code, card=card
     )
-    return Inputs(project, lock, platform, model, recorded, code, digest)
+    return Inputs(project, lock, platform, model, recorded, card, code, digest)
 
 
 def assemble(inputs: Inputs, store: Store, reporter: Reporter) -> Built:
@@ -126,9 +132,11 @@ def assemble(inputs: Inputs, store: Store, reporter: Reporter) -> Built:
         When something can neither be found in the store nor fetched.
     """
     project, platform = inputs.project, inputs.platform
-    facts = {"image.json": _facts(inputs)}
+    facts = {"image.json": image_facts(inputs)}
     if inputs.examples:
         facts["examples.json"] = inputs.examples.data
+    if inputs.card is not None:
+        facts[_CARD] = inputs.card
     reporter.begin("fetch", "what the store does not have")
     blobs = store.fetch(places.wanted(project, inputs.lock, platform, store))
     recipes = planning.plan(
@@ -154,9 +162,10 @@ def _inputs_digest(
     model: str,
     examples: Examples | None,
     code: list[tuple[str, bytes]],
+    card: bytes | None = None,
 ) -> str:
     """Digest all that the image is a function of."""
-    body = {
+    body: dict[str, object] = {
         "lock": lockfile.image_inputs(lock, platform),
         "platform": platform,
         "project": [project.name, project.version, project.description, project.license],
@@ -171,14 +180,17 @@ def _inputs_digest(
             [[name, hashlib.sha256(data).hexdigest()] for name, data in code],
         ],
     }
+    if card is not None:  # only then, so that images without a card keep their digests
+        body["card"] = [str(project.card), hashlib.sha256(card).hexdigest()]
     return f"sha256:{hashlib.sha256(canonical_json(body)).hexdigest()}"
 
 
-def _facts(inputs: Inputs) -> bytes:
+def image_facts(inputs: Inputs) -> bytes:
     """Write what the runtime needs to know (`packager_runtime.facts` reads it)."""
     project = inputs.project
     return canonical_json(
-        {
+        ({} if inputs.card is None else {"card": _CARD})
+        | {
             "format": FORMAT,
             "name": project.name,
             "version": project.version,

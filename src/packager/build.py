@@ -180,6 +180,7 @@ def summary(result: Result) -> Mapping[str, Any]:
         "platform": built.image.platform,
         "id": built.image.id,
         "size": built.image.size,
+        "reproducible": True,
         "commit": result.provenance.commit,
         "dirty": result.provenance.dirty,
         "layers": [_layer(layer) for layer in built.image.layers],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +17,14 @@ from packager.runtime.packager_runtime.facts import InputError, Recording
 from packager.runtime.packager_runtime.facts import read_examples as read_recording
 from packager.runtime.packager_runtime.tables import check
 
-__all__ = ["Examples", "check_predictor", "read_examples"]
+__all__ = ["MOST_CARD", "Examples", "card_text", "check_predictor", "read_card", "read_examples"]
+
+MOST_CARD = 1 << 20
+"""Bytes of a card: a long one has a fiftieth of that."""
 
 _FORMATS = {".skops", ".onnx"}
+# What moves a cursor or rings a bell, where a card is printed to a terminal.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _PICKLES = {".joblib", ".pkl", ".pickle"}
 
 
@@ -99,6 +105,42 @@ def _check_values(examples: Recording) -> None:
             check(columns, signature)
         except InputError as error:
             raise InputError(f"{what}: {error}") from None
+
+
+def read_card(project: Project, scratch: Path | None = None) -> bytes | None:
+    """Read the project's model card as git stores it, and see that people can read it.
+
+    Raises
+    ------
+    UsageError
+        When it is not there or is no text.
+    """
+    data = tree.card_file(project, scratch)
+    if data is not None:
+        card_text(data, str(project.card))
+    return data
+
+
+def card_text(data: bytes, where: str) -> str:
+    """Decode a card.
+
+    Raises
+    ------
+    UsageError
+        When it is no text, or too much of it.
+    """
+    if len(data) > MOST_CARD:
+        raise UsageError(
+            f"has more than {MOST_CARD} bytes, which nobody reads as a card", where=where
+        )
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"is no text in UTF-8: {error}", where=where) from None
+    if found := _CONTROL.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        raise UsageError(f"holds the control character {found[0]!a}", where=f"{where}:{line}")
+    return text
 
 
 def check_predictor(project: Project, code: list[tuple[str, bytes]]) -> None:

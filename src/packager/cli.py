@@ -5,6 +5,7 @@ Rooms are imported by the commands that use them, so that ``packager --help`` is
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -37,6 +38,7 @@ __all__ = ["main"]
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _INTERRUPTED = 130
 _DAY = 86_400
+_M_MMAP_THRESHOLD, _LARGE = -3, 1 << 20  # mallopt(3)
 
 
 class _Context:
@@ -192,29 +194,59 @@ def lock(context: _Context, check: bool, upgrade: tuple[str, ...]) -> None:
 @click.option("--smoke/--no-smoke", default=True, help="Replay the recorded examples, sealed.")
 @click.option("--platform", help="One of the lock's platforms; by default the first.")
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Use this store.")
+@click.option(
+    "--dockerfile",
+    is_flag=False,
+    flag_value="",
+    metavar="[PATH]",
+    help="Let the engine build PATH (by default Dockerfile): not reproducible bit for bit.",
+)
+@click.option(
+    "--build-arg", multiple=True, metavar="NAME[=VALUE]", help="For --dockerfile; may be repeated."
+)
 @_limits
 @_json
 @click.pass_obj
 def build(
     context: _Context,
     /,
+    *,
     store: Path | None,
     smoke: bool,
     limits: Limits,
     as_json: bool,
+    dockerfile: str | None,
+    build_arg: tuple[str, ...],
     **wishes: Any,
 ) -> None:
     """Build the image from locked bytes, load it, smoke-test it, tag it.
 
     Nothing is resolved and no container runs while the image is made. A failed smoke test
     leaves no tag. Without an engine: packager build -o image.tar --no-load.
+
+    With --dockerfile, for steps that no lock can name, the engine builds a Dockerfile in the
+    repository. Such an image is smoke-tested, too, but nobody can verify it.
     """
     from packager import build as building
+    from packager import dockerfile as dockerfiles
     from packager.console import print_build
     from packager.store import Store
 
     project = context.project()
     order = building.order(project, limits=limits if smoke else None, **wishes)
+    if build_arg and dockerfile is None:
+        raise click.UsageError("--build-arg is for --dockerfile.")
+    if dockerfile is not None:
+        file = Path(dockerfile) if dockerfile else project.root / "Dockerfile"
+        given = dockerfiles.arguments(build_arg)
+        with closing(context.reporter(quiet=as_json)) as reporter:
+            kept = Store(store, reporter)
+            made = dockerfiles.build(project, order, file, kept, reporter, arguments=given)
+        told = (
+            json.dumps(dockerfiles.summary(made), indent=1) if as_json else dockerfiles.render(made)
+        )
+        click.echo(told)
+        return
     if not as_json:
         click.echo(_title(project, order.platform))
     with closing(context.reporter(quiet=as_json)) as reporter:
@@ -228,6 +260,31 @@ def build(
 def _title(project: Project, platform: str) -> str:
     python = f"CPython {project.python}"
     return f"{project.name} {project.version} · {platform} · {python} · {project.base}"
+
+
+@cli.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 where something is to be done.")
+@_json
+@click.pass_obj
+def cards(context: _Context, *, check: bool, as_json: bool) -> None:
+    """Fill the numbers of MODEL_CARD.md and DATASHEET.md in, from metrics.json.
+
+    A number stands between <!-- metrics: PATH --> and <!-- /metrics -->, or in the front
+    matter before # metrics: PATH. metrics.json lies beside the model; a PATH is its keys
+    with dots between.
+
+    --check finds what was left open, numbers that disagree, cards that are older than the
+    model or about other data, and sections, questions and required answers that are missing.
+    """
+    from packager import cards as writing
+
+    project = context.project()
+    report = writing.check(project) if check else writing.fill(project)
+    if as_json:
+        click.echo(json.dumps(report.as_json(), indent=1))
+    else:
+        click.echo(printable(writing.render(report, checked=check)))
+    sys.exit(1 if report.findings else 0)
 
 
 @cli.command()
@@ -420,6 +477,14 @@ def _outlive_the_reader() -> None:
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), out.encoding, out.errors)
 
 
+def _give_memory_back() -> None:
+    """Let large buffers go back to the system: glibc keeps more of them with each that it frees."""
+    import ctypes
+
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or system
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+
+
 def _print_json_error(what: str, where: str, hint: str) -> None:
     # Where the words could not be understood there is no parsed --json to ask.
     if "--json" in sys.argv:
@@ -437,6 +502,7 @@ def main() -> NoReturn:
     """Run the command line; errors made for users end here, in a message and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _outlive_the_reader()
+    _give_memory_back()
     try:
         cli(standalone_mode=False)
     except PackagerError as error:

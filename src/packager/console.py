@@ -56,6 +56,7 @@ _TITLES = {
     "org.opencontainers.image.base.name": "base",
     "org.model-packager.model": "model",
     "org.model-packager.inputs": "built from",
+    "org.model-packager.reproducible": "reproducible",
 }
 
 

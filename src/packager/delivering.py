@@ -17,7 +17,7 @@ from packager.reporter import Reporter
 from packager.smoke import Limits, Verdict
 from packager.store import Store
 
-__all__ = ["deliver", "write_archive"]
+__all__ = ["deliver", "prove_and_tag", "write_archive"]
 
 
 def write_archive(
@@ -88,21 +88,51 @@ def deliver(
     total = len(built.image.layers)
     sent = f"{loaded.sent} of {total} layers sent" if loaded.sent else "the engine has it"
     reporter.row("load", sent, f"{time.monotonic() - begin:.1f} s", "")
+    return prove_and_tag(
+        built.image.id, engine, reference, limits, reporter, existed=loaded.existed
+    )
+
+
+def prove_and_tag(
+    image_id: str,
+    engine: Engine,
+    reference: Reference,
+    limits: Limits | None,
+    reporter: Reporter,
+    *,
+    existed: bool,
+) -> Verdict | None:
+    """Smoke-test an image that is in the engine, and tag it only then.
+
+    Parameters
+    ----------
+    image_id : str
+        The image, ``sha256:…``.
+    engine, reference, limits, reporter
+        As for `deliver`.
+    existed : bool
+        Whether the engine had it before: then it stays, proved or not.
+
+    Raises
+    ------
+    PackagerError
+        As `deliver`.
+    """
     verdict = None
     if limits is not None:
         try:
-            verdict = _prove(built, engine, limits, reporter)
+            verdict = _prove(image_id, engine, limits, reporter)
         except BaseException as error:
             failed = isinstance(error, ClaimError | UsageError)
             with _noting(reporter):
                 if failed:  # an earlier build may have given it the name without a test
-                    engine.untag(built.image, reference)
-                if loaded.existed:
-                    engine.settle(built.image)
+                    engine.untag(image_id, reference)
+                if existed:
+                    engine.settle(image_id)
                 else:
-                    engine.remove(built.image)
+                    engine.remove(image_id)
             raise
-    engine.tag(built.image, reference)
+    engine.tag(image_id, reference)
     return verdict
 
 
@@ -115,10 +145,10 @@ def _noting(reporter: Reporter) -> Iterator[None]:
         reporter.note(f"could not be tidied up: {error}")
 
 
-def _prove(built: Built, engine: Engine, limits: Limits, reporter: Reporter) -> Verdict:
+def _prove(image_id: str, engine: Engine, limits: Limits, reporter: Reporter) -> Verdict:
     begin = time.monotonic()
     reporter.begin("smoke", "sealed off, replaying the recorded examples")
-    verdict = smoke.replay(engine, built.image.id, limits)
+    verdict = smoke.replay(engine, image_id, limits)
     took = f"{time.monotonic() - begin:.1f} s"
     if verdict.examples:
         what = f"{verdict.examples} examples, largest difference {verdict.largest_difference:.2g}"

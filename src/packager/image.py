@@ -24,13 +24,16 @@ __all__ = [
     "COMPRESSED_BY",
     "CREATED",
     "LABEL",
+    "LABEL_BASE",
     "LABEL_INPUTS",
     "LABEL_MODEL",
+    "LABEL_REPRODUCIBLE",
     "REVISION",
     "Descriptor",
     "Image",
     "Manifest",
     "assemble",
+    "labels",
     "manifest_of",
 ]
 
@@ -39,8 +42,12 @@ CREATED = "1980-01-02T00:00:00Z"
 
 LABEL = "org.model-packager"
 REVISION = "org.opencontainers.image.revision"
+LABEL_BASE = "org.opencontainers.image.base.name"
 LABEL_INPUTS = f"{LABEL}.inputs"
 LABEL_MODEL = f"{LABEL}.model"
+LABEL_REPRODUCIBLE = f"{LABEL}.reproducible"
+"""Only where it is false: an image that was built from a Dockerfile."""
+
 COMPRESSED_BY = f"{LABEL}.compressor"
 
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -107,7 +114,7 @@ class Manifest:
 
 
 def assemble(
-    project: Project, platform: str, layers: Sequence[Layer], labels: Mapping[str, str]
+    project: Project, platform: str, layers: Sequence[Layer], added: Mapping[str, str]
 ) -> Image:
     """Put layers together as an image.
 
@@ -117,8 +124,8 @@ def assemble(
         Whose image, for where.
     layers : sequence of Layer
         Bottom first.
-    labels : mapping
-        Added to the ones that every image has.
+    added : mapping
+        Labels beside the ones that every image has.
     """
     config = {
         "architecture": PLATFORMS[platform],
@@ -137,7 +144,7 @@ def assemble(
             "Entrypoint": [f"/usr/bin/python{project.python}", "-P", "-m", "packager_runtime"],
             "Cmd": ["info"],
             "WorkingDir": "/tmp",  # noqa: S108 - the one place a sealed image can write to
-            "Labels": {**_labels(project), **labels},
+            "Labels": {**labels(project), **added},
         },
         "rootfs": {
             "type": "layers",
@@ -151,14 +158,15 @@ def assemble(
     return Image(project.name, project.version, platform, canonical_json(config), tuple(layers))
 
 
-def _labels(project: Project) -> dict[str, str]:
+def labels(project: Project) -> dict[str, str]:
+    """List the labels that every image of a project has."""
     known = {
         "org.opencontainers.image.title": project.name,
         "org.opencontainers.image.version": project.version,
         "org.opencontainers.image.description": project.description,
         "org.opencontainers.image.licenses": project.license,
         "org.opencontainers.image.source": project.source,
-        "org.opencontainers.image.base.name": project.base,
+        LABEL_BASE: project.base,
     }
     return {key: value for key, value in known.items() if value}
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from packager import smoke
 from packager.errors import UsageError
-from packager.image import LABEL_INPUTS
+from packager.image import LABEL_INPUTS, LABEL_REPRODUCIBLE
 from packager.outputs.engine import Engine
 from packager.outputs.opened import opened
 
@@ -34,13 +34,18 @@ def of_image(engine: Engine, reference: str) -> dict[str, Any]:
         When there is no such image, or packager did not make it.
     """
     found = engine.get(reference)
+    layers = found["RootFS"].get("Layers") or []
     history = list(reversed(engine.history(reference)))
+    if len(history) > len(layers):  # steps of a Dockerfile that left nothing but settings
+        history = [one for one in history if one.get("Size")]
+    whats = [(one.get("CreatedBy", ""), one.get("Size", 0)) for one in history]
+    unknown = [("", 0)] * (len(layers) - len(history))  # below, where a base brought no history
     described = _describe(
         reference,
         found["Id"],
         (found["Config"] or {}).get("Labels") or {},
-        found["RootFS"].get("Layers") or [],
-        [(one.get("CreatedBy", ""), one.get("Size", 0)) for one in history],
+        layers,
+        [*unknown, *whats],
     )
     limits = smoke.Limits()
     run = engine.run_sealed(
@@ -96,7 +101,7 @@ def _describe(
     diff_ids: list[str],
     history: list[tuple[str, int]],
 ) -> dict[str, Any]:
-    if LABEL_INPUTS not in labels:
+    if not {LABEL_INPUTS, LABEL_REPRODUCIBLE} & labels.keys():
         raise UsageError("was not made by packager", where=name)
     layers = [
         {"diff_id": diff_id, "what": what.removeprefix("packager: "), "size": size}

@@ -64,6 +64,7 @@ class Project:
     os_packages: tuple[str, ...]
     model: PurePosixPath
     examples: PurePosixPath | None
+    card: PurePosixPath | None
     predictor: str | None
     code: tuple[PurePosixPath, ...]
     trust_pickle: bool
@@ -193,6 +194,7 @@ class _Settings(_Table):
     os_packages: list[str] = []
     model: _Path
     examples: _Path | None = None
+    card: _Path | None = None
     predictor: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     code: list[_Path] | None = None
     trust_pickle: bool = False
@@ -289,6 +291,7 @@ def load(root: Path) -> Project:
         os_packages=tuple(sorted(set(settings.os_packages))),
         model=PurePosixPath(settings.model),
         examples=PurePosixPath(settings.examples) if settings.examples else None,
+        card=PurePosixPath(settings.card) if settings.card else None,
         predictor=settings.predictor,
         code=_code(root, settings.code),
         trust_pickle=settings.trust_pickle,

@@ -30,7 +30,7 @@ class Provenance:
 
 def inputs_of(project: Project) -> list[str]:
     """List the paths of what an image is made from, relative to the repository."""
-    named = [project.model, *([project.examples] if project.examples else []), *project.code]
+    named = [project.model, *filter(None, (project.examples, project.card)), *project.code]
     return ["pyproject.toml", "requirements.txt", lockfile.FILE, *map(str, named)]
 
 

@@ -26,7 +26,7 @@ from packager import claims, git, provenance
 from packager import project as projects
 from packager.assembling import Inputs, gather
 from packager.errors import ClaimError, HostError, PackagerError, UsageError
-from packager.image import LABEL_INPUTS, LABEL_MODEL, REVISION
+from packager.image import LABEL_INPUTS, LABEL_MODEL, LABEL_REPRODUCIBLE, REVISION
 from packager.layers import tree
 from packager.layers.tree import Model
 from packager.outputs import members
@@ -84,10 +84,18 @@ def find(project: Project, image: Opened, scratch: Path, reporter: Reporter) -> 
     Raises
     ------
     UsageError
-        When packager did not make the image.
+        When packager did not make the image, or let the engine build it from a Dockerfile.
     ClaimError
         When no sources here give the digest of the inputs that the image carries.
     """
+    if image.labels.get(LABEL_REPRODUCIBLE) == "false":
+        raise UsageError(
+            "was built from a Dockerfile: it cannot be built again bit for bit, so there is "
+            "nothing to verify it against",
+            where=image.name,
+            hint="packager smoke shows that it predicts what was recorded; packager build, without "
+            "--dockerfile, makes an image that can be verified.",
+        )
     wanted = image.labels.get(LABEL_INPUTS, "")
     if not _DIGEST.fullmatch(wanted):
         raise UsageError("was not made by packager", where=image.name)

@@ -11,7 +11,6 @@ host cannot do that, it is run in a container of the base alone.
 from __future__ import annotations
 
 import contextlib
-import io
 import platform
 import posixpath
 import shutil
@@ -21,21 +20,23 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
 from packager.errors import ClaimError
-from packager.layers.tar import Entry
+from packager.layers.tar import Entry, Slice
 from packager.store import Blob
 
 __all__ = ["Elsewhere", "Interpreter", "Run", "Work", "compile_entries", "wants_bytecode"]
 
-Run = Callable[[bytes], bytes]
-"""Gives a request to `compile_in_image.py` and its answer back, as far as that came."""
+Run = Callable[[Iterable[bytes]], Path]
+"""Gives a request, part by part, to `compile_in_image.py`; its answer, as far as it came, is a file
+in a folder of the caller's: both are tens of megabytes, too much for memory."""
 
-Work = Callable[[Sequence[str], Mapping[str, bytes], str], bytes]
-"""Runs a command beside files of these names in ``/tmp``; gives one that it wrote, or nothing."""
+Work = Callable[[Sequence[str], Mapping[str, Path], Path], None]
+"""Runs a command beside copies of files, which get these names in ``/tmp``; brings one back that
+it wrote there, to a path of the same name, if it did."""
 
 Elsewhere = Callable[[Blob, str], AbstractContextManager[Work]]
 """Brings a base layer, of an architecture in Debian's words, to where its programs run."""
@@ -89,28 +90,36 @@ class Interpreter:
             return None
         self._unpack(base, folder)
 
-        def run(request: bytes) -> bytes:
-            with tempfile.TemporaryDirectory(dir=folder) as place:
-                for name, data in _files(request).items():
-                    Path(place, name).write_bytes(data)
-                with contextlib.suppress(OSError):  # an answer that is missing says it all
-                    subprocess.run(
-                        [*self._linked(folder), *_OPTIONS, *_paths(place)],
-                        check=False,
-                        stdin=subprocess.DEVNULL,
-                        stdout=subprocess.DEVNULL,
-                        stderr=subprocess.DEVNULL,
-                        env={"PYTHONHOME": str(folder / "usr"), "PYTHONHASHSEED": "0"},
-                    )
-                answer = Path(place, _ANSWER)
-                return answer.read_bytes() if answer.exists() else b""
+        def compile_in(place: Path) -> None:
+            with contextlib.suppress(OSError):  # an answer that is missing says it all
+                subprocess.run(
+                    [*self._linked(folder), *_OPTIONS, *_paths(str(place))],
+                    check=False,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env={"PYTHONHOME": str(folder / "usr"), "PYTHONHASHSEED": "0"},
+                )
 
-        return _if_it_runs(run)
+        return _if_it_runs(partial(_ask, compile_in, folder))
 
-    def there(self, work: Work) -> Run | None:
-        """Run it where `work` does; None where that does not execute it either."""
+    def there(self, work: Work, folder: Path) -> Run | None:
+        """Run it where `work` does; None where that does not execute it either.
+
+        Parameters
+        ----------
+        work : callable
+            Runs a command in the image.
+        folder : Path
+            Where requests and answers are kept; it exists.
+        """
         command = [f"/usr/bin/python{self.version}", *_OPTIONS, *_paths("/tmp")]  # noqa: S108
-        return _if_it_runs(lambda request: work(command, _files(request), _ANSWER))
+
+        def compile_in(place: Path) -> None:
+            files = {name: place / name for name in (_SCRIPT, _REQUEST)}
+            work(command, files, place / _ANSWER)
+
+        return _if_it_runs(partial(_ask, compile_in, folder))
 
     def _unpack(self, base: Blob, folder: Path) -> None:
         wanted = (f"usr/bin/python{self.version}", f"usr/lib/python{self.version}/")
@@ -160,29 +169,42 @@ def compile_entries(entries: Iterable[Entry], tag: str, run: Run) -> list[Entry]
     modules = sorted(filter(wants_bytecode, entries), key=lambda entry: entry.path)
     if not modules:
         return []
-    compiled = _split(run(_request(modules)))
+    answer = run(_request(modules))
+    compiled = _split(answer)
     made = []
     for module in modules:
-        data = next(compiled, None)
-        if data is None:
+        part = next(compiled, None)
+        if part is None:
             raise ClaimError(
                 f"the image's Python broke off while it compiled /{module.path}",
                 where=module.owner,
                 hint="bytecode = false in [tool.packager] makes an image without bytecode.",
             )
-        if data.size:
-            path = _cache_path(module.path, tag)
-            made.append(Entry(path, size=data.size, open=data.open, owner=module.owner))
+        begin, size = part
+        if size:
+            path, read = _cache_path(module.path, tag), partial(Slice.open, answer, begin, size)
+            made.append(Entry(path, size=size, open=read, owner=module.owner))
     return made
 
 
 def _if_it_runs(run: Run) -> Run | None:
-    return run if run(b"") else None
+    return run if run([]).stat().st_size else None
 
 
-def _files(request: bytes) -> dict[str, bytes]:
-    script = resources.files("packager.layers") / _SCRIPT
-    return {_SCRIPT: script.read_bytes(), _REQUEST: request}
+def _ask(compile_in: Callable[[Path], None], folder: Path, request: Iterable[bytes]) -> Path:
+    """Write a request beside the script, in a folder of their own, and have it answered."""
+    place = Path(tempfile.mkdtemp(dir=folder))
+    (place / _SCRIPT).write_bytes(_script())
+    with (place / _REQUEST).open("wb") as out:
+        out.writelines(request)
+    compile_in(place)
+    (place / _REQUEST).unlink()
+    (place / _ANSWER).touch()
+    return place / _ANSWER
+
+
+def _script() -> bytes:
+    return (resources.files("packager.layers") / _SCRIPT).read_bytes()
 
 
 def _paths(folder: str) -> list[str]:
@@ -199,37 +221,26 @@ def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> Non
         path.chmod(member.mode)
 
 
-def _request(modules: Iterable[Entry]) -> bytes:
-    framed = io.BytesIO()
+def _request(modules: Iterable[Entry]) -> Iterator[bytes]:
     for module in modules:
         assert module.open is not None
         with module.open() as stream:
             source = stream.read()
         path = f"/{module.path}".encode()
-        framed.write(_LENGTHS.pack(len(path), len(source)) + path + source)
-    return framed.getvalue()
+        yield _LENGTHS.pack(len(path), len(source)) + path + source
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A part of an answer, which is tens of megabytes and not to be held twice."""
-
-    answer: bytes
-    begin: int
-    size: int
-
-    def open(self) -> io.BytesIO:
-        return io.BytesIO(self.answer[self.begin : self.begin + self.size])
-
-
-def _split(answer: bytes) -> Iterator[_Part]:
-    """Yield what an answer holds whole."""
-    at = _MAGIC
-    while at + _LENGTH.size <= len(answer):
-        begin = at + _LENGTH.size
-        at = begin + _LENGTH.unpack_from(answer, at)[0]
-        if at <= len(answer):
-            yield _Part(answer, begin, at - begin)
+def _split(answer: Path) -> Iterator[tuple[int, int]]:
+    """Yield where in an answer each part that it holds whole begins, and its size."""
+    whole = answer.stat().st_size
+    with answer.open("rb") as file:
+        at = _MAGIC
+        while at + _LENGTH.size <= whole:
+            file.seek(at)
+            begin, (size,) = at + _LENGTH.size, _LENGTH.unpack(file.read(_LENGTH.size))
+            at = begin + size
+            if at <= whole:
+                yield begin, size
 
 
 def _cache_path(path: str, tag: str) -> str:

@@ -43,7 +43,7 @@ _DOC = "usr/share/doc/"
 _ABOUT = {"control", "md5sums", "postinst"}
 _CHUNK = 1 << 20
 _XZ_MEMORY = 128 << 20  # `xz -9` needs 65 MiB
-_THREADS = 4  # each holds the window of an xz archive, 8 MiB and more
+_THREADS = 2  # each holds the window of an xz archive, 8 MiB and more
 
 
 @dataclass(frozen=True, slots=True)

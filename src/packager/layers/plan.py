@@ -89,7 +89,7 @@ class Bench:
             work = self._opened.enter_context(
                 self._elsewhere(self._base(), interpreter.architecture)
             )
-            if run := interpreter.there(work):
+            if run := interpreter.there(work, self.scratch):
                 return run
         except HostError as error:
             why = f"{error.where}: {error.what}" if error.where else error.what

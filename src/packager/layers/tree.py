@@ -1,4 +1,4 @@
-"""The project's own files as entries: its model, its code as git stores it."""
+"""The project's own files as entries: its model, its code and card as git stores them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,22 @@ from packager.layers.tar import Entry, data_entry
 from packager.layers.wheel import Site, record_file, record_row, script
 from packager.project import Project
 
-__all__ = ["ROOT", "Model", "code_entries", "code_files", "importable", "read_model"]
+__all__ = [
+    "ROOT",
+    "Model",
+    "card_file",
+    "code_entries",
+    "code_files",
+    "importable",
+    "read_model",
+]
 
 ROOT = "srv/packager"
 """The image's folder for the model and the facts about it."""
 
 _MODEL = "pyproject.toml: tool.packager.model"
 _CODE = "pyproject.toml: tool.packager.code"
+_CARD = "pyproject.toml: tool.packager.card"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _GENERATED = {"__pycache__"}
 
@@ -157,9 +166,32 @@ def code_files(project: Project, scratch: Path | None = None) -> list[tuple[str,
     HostError
         When this is a git repository and git fails.
     """
-    root, folders = project.root, [str(path) for path in project.code]
-    if not folders:
-        return []
+    folders = [str(path) for path in project.code]
+    return _stored_files(project.root, folders, _CODE, scratch) if folders else []
+
+
+def card_file(project: Project, scratch: Path | None = None) -> bytes | None:
+    """Read the project's model card, by the rules that `code_files` goes by.
+
+    Raises
+    ------
+    UsageError
+        When it is not there, is no file, or lies outside the repository.
+    HostError
+        When this is a git repository and git fails.
+    """
+    if project.card is None:
+        return None
+    name = str(project.card)
+    if not (project.root / name).is_file():
+        raise UsageError(f"{name} is no file", where=_CARD)
+    [(_, data)] = _stored_files(project.root, [name], _CARD, scratch)
+    return data
+
+
+def _stored_files(
+    root: Path, folders: list[str], where: str, scratch: Path | None
+) -> list[tuple[str, bytes]]:
     with_git = git.is_repository(root)
     listed = _git_files(root, folders) if with_git else _found_files(root, folders)
     links = _text_links(root, folders) if with_git else {}
@@ -168,18 +200,18 @@ def code_files(project: Project, scratch: Path | None = None) -> list[tuple[str,
     if not files:
         raise UsageError(
             f"no files in {', '.join(folders)}",
-            where=_CODE,
+            where=where,
             hint="Files that .gitignore names are left out." if with_git else "",
         )
     for name, path in files.items():
-        _refuse_name(name, _CODE)
-        _refuse_outside(root, name, path, _CODE)
+        _refuse_name(name, where)
+        _refuse_outside(root, name, path, where)
     paths = list(files.values())
     read = _as_stored(root, folders, paths, scratch) if with_git else map(Path.read_bytes, paths)
-    code = list(zip(files, read, strict=True))
-    for name, data in code:
-        _refuse_pointer(name, data, _CODE)
-    return code
+    stored = list(zip(files, read, strict=True))
+    for name, data in stored:
+        _refuse_pointer(name, data, where)
+    return stored
 
 
 def _git_files(root: Path, folders: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,7 @@ class Indexes:
         self._hints = hints
         self._offers = functools.cache(self._offered)
         self._failed: dict[tuple[_Ask, str], PackagerError] = {}
+        self._reading = threading.Lock()
 
     def files(self, name: str) -> list[Found]:
         """List the files that any place offers for a project (its normalised name).
@@ -111,7 +113,9 @@ class Indexes:
             html = page.read_text("utf-8") if page.is_file() else ""
             return ProjectPage.from_html(name, html, base_url=f"{page.parent.as_uri()}/").packages
         try:
-            return PyPISimple(index, session=self._session()).get_project_page(name).packages
+            # A page read takes ten times its size, which may be megabytes: one at a time.
+            with self._reading:
+                return PyPISimple(index, session=self._session()).get_project_page(name).packages
         except NoSuchProjectError:
             return []
         except (requests.RequestException, UnsupportedContentTypeError) as error:

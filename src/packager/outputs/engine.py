@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
+import shutil
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -22,7 +25,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.utils import kwargs_from_env
 
-from packager.errors import HostError, UsageError
+from packager.errors import ClaimError, HostError, UsageError
 from packager.files import blaming, canonical_json
 from packager.image import CREATED, LABEL, LABEL_INPUTS, Image
 from packager.layers import tar
@@ -51,6 +54,10 @@ _WORK_SECONDS = 600
 _RECENT = 50
 _OUTPUT_LIMIT = 8 << 20
 _SAVE_CHUNK = 1 << 20
+_LAST_LINES = 12
+_STEP = re.compile(r"Step [0-9]+/[0-9]+ : ")
+_OF_THE_ENGINE = (" ---> ", "Removing intermediate container ")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NO_SUCH = {400, 404}  # 400: no image can have that name
 _LABEL_SEALED = f"{LABEL}.smoke"
 _LABEL_WORK = f"{LABEL}.bytecode"
@@ -292,9 +299,9 @@ class Engine:
             self.client.images.remove(found["Id"])
         return bool(found)
 
-    def settle(self, image: Image) -> None:
-        """Note that an image is named, gone or left as it was: it is nobody's stray."""
-        if lease := self._loading.pop(image.id, None):
+    def settle(self, image: str) -> None:
+        """Note that an image (its ID) is named, gone or left as it was: it is nobody's stray."""
+        if lease := self._loading.pop(image, None):
             lease.end()
 
     def load(self, image: Image) -> Loaded:
@@ -324,6 +331,73 @@ class Engine:
             raise HostError(f"{self.name} took the image, but does not hold it", where=image.id)
         return Loaded(sent=len(image.layers) - known, existed=False)
 
+    def build(
+        self,
+        context: Path,
+        file: Path,
+        *,
+        labels: Mapping[str, str],
+        arguments: Mapping[str, str],
+        platform: str,
+        tell: Callable[[str], None],
+    ) -> str:
+        """Let the engine build an image from a Dockerfile, untagged.
+
+        Until it is tagged or removed, a lease tells other runs that it has an owner.
+
+        Parameters
+        ----------
+        context : Path
+            The folder that goes to the engine, less what its ``.dockerignore`` names.
+        file : Path
+            The Dockerfile, anywhere.
+        labels, arguments : mapping
+            Of the image; of the build.
+        platform : str
+            ``linux/amd64`` for example.
+        tell : callable
+            Gets the log, line by line, as it comes.
+
+        Returns
+        -------
+        str
+            The image ID, ``sha256:…``.
+
+        Raises
+        ------
+        UsageError
+            When the engine does not understand the Dockerfile, or a file cannot be sent.
+        ClaimError
+            When a step fails: says which, and how its log ended.
+        """
+        log = _Log(file.name, tell)
+        with _trouble():
+            try:
+                for answer in self.client.api.build(
+                    path=str(context),
+                    dockerfile=str(file),
+                    labels=dict(labels),
+                    buildargs=dict(arguments),
+                    platform=platform,
+                    rm=True,
+                    forcerm=True,
+                    decode=True,
+                ):
+                    log.add(answer)
+            except APIError as error:
+                why = str(error.explanation)
+                if error.is_client_error() or why.startswith("dockerfile parse error"):
+                    raise UsageError(why, where=file.name) from None
+                raise
+            except requests.RequestException:  # an OSError, too, and not of a file
+                raise
+            except OSError as error:
+                raise UsageError(str(error), where=str(context)) from None
+        if not log.image:
+            raise HostError(f"{self.name} built an image, but does not say which")
+        self._loading[log.image] = self._take(f"image-{log.image.removeprefix('sha256:')}")
+        return log.image
+
     @contextlib.contextmanager
     def workshop(self, base: Blob, architecture: str) -> Iterator[Work]:
         """Bring a base layer in as an image of its own, gone afterwards, to run its programs.
@@ -338,8 +412,8 @@ class Engine:
         Yields
         ------
         callable
-            Runs a command beside files of the given names in ``/tmp``, with no network and
-            no privileges, and gives the bytes of one file that it wrote, or nothing.
+            Runs a command beside copies of files, which get the given names in ``/tmp``, with no
+            network and no privileges, and brings one file back that it wrote, if it did.
 
         Raises
         ------
@@ -353,11 +427,11 @@ class Engine:
             yield partial(self._work, image.id)
         finally:
             with contextlib.suppress(HostError):  # one that stays behind is found by its label
-                self.remove(image)
+                self.remove(image.id)
 
     def _work(
-        self, image: str, command: Sequence[str], files: Mapping[str, bytes], result: str
-    ) -> bytes:
+        self, image: str, command: Sequence[str], files: Mapping[str, Path], result: Path
+    ) -> None:
         options = {
             "network_mode": "none",
             "cap_drop": ["ALL"],
@@ -368,10 +442,10 @@ class Engine:
         with self._container(image, command, _LABEL_WORK, options) as container:
             # Not through a volume, which a remote engine lacks, nor through the logs,
             # which are text.
-            entries = tar.merge(data_entry(name, data) for name, data in files.items())
-            container.put_archive("/tmp", tar.chunks(entries))  # noqa: S108
+            entries = [_file_entry(name, path) for name, path in files.items()]
+            container.put_archive("/tmp", tar.chunks(tar.merge(entries)))  # noqa: S108
             _run(container, _WORK_SECONDS)
-            return _taken(container, f"/tmp/{result}")  # noqa: S108
+            _take_out(container, f"/tmp/{result.name}", result)  # noqa: S108
 
     def _holds(self, image: Image) -> bool:
         found = self.find(image.id)
@@ -405,23 +479,23 @@ class Engine:
             if "error" in answer:
                 raise docker.errors.ImageLoadError(answer["error"])
 
-    def tag(self, image: Image, reference: Reference) -> None:
-        """Give an image in the engine a name."""
+    def tag(self, image: str, reference: Reference) -> None:
+        """Give an image in the engine, by its ID, a name."""
         with _trouble():
-            self.client.api.tag(image.id, reference.name, reference.tag, force=True)
+            self.client.api.tag(image, reference.name, reference.tag, force=True)
         self.settle(image)
 
-    def untag(self, image: Image, reference: Reference) -> None:
+    def untag(self, image: str, reference: Reference) -> None:
         """Take a name away from an image, if it is this image's; one without any name goes."""
         found = self.find(str(reference))
-        if found is not None and found["Id"] == image.id:
+        if found is not None and found["Id"] == image:
             with _trouble(), contextlib.suppress(ImageNotFound, NotFound):
                 self.client.images.remove(str(reference))
 
-    def remove(self, image: Image) -> None:
-        """Remove an image that nobody named."""
+    def remove(self, image: str) -> None:
+        """Remove an image, by its ID, that nobody named."""
         with _trouble(), contextlib.suppress(ImageNotFound, NotFound):
-            self.client.images.remove(image.id)
+            self.client.images.remove(image)
         self.settle(image)
 
     @contextlib.contextmanager
@@ -468,6 +542,34 @@ class Engine:
         options = _seal(memory, processes)
         with self._container(image, command, _LABEL_SEALED, options) as container:
             return _run(container, seconds)
+
+
+class _Log:
+    """What an engine says while it builds; where it says that a step failed, that is raised."""
+
+    def __init__(self, file: str, tell: Callable[[str], None]) -> None:
+        self.image = ""
+        self._file, self._tell = file, tell
+        self._step = "before the first step"
+        self._last: deque[str] = deque(maxlen=_LAST_LINES)
+
+    def add(self, answer: dict[str, Any]) -> None:
+        if "error" in answer:
+            raise ClaimError(
+                f"{self._step}: {without_credentials(answer['error'])}",
+                where=self._file,
+                hint=without_credentials("\n  ".join(self._last)),
+            )
+        self.image = (answer.get("aux") or {}).get("ID", self.image)
+        for line in _COLOUR.sub("", answer.get("stream", "")).splitlines():
+            if not line.strip():
+                continue
+            self._tell(line.rstrip())
+            if _STEP.match(line):
+                self._step = line.rstrip()
+                self._last.clear()
+            elif not line.startswith(_OF_THE_ENGINE):
+                self._last.append(line.rstrip())
 
 
 def _seal(memory: str, processes: int) -> dict[str, Any]:
@@ -531,17 +633,21 @@ def _end_of(container: Container, **which: bool) -> bytes:
     return bytes(kept)
 
 
-def _taken(container: Container, path: str) -> bytes:
-    """Read a file out of a container; one that is not there is empty."""
+def _file_entry(name: str, path: Path) -> Entry:
+    return Entry(name, size=path.stat().st_size, open=lambda: path.open("rb"), owner=str(path))
+
+
+def _take_out(container: Container, path: str, to: Path) -> None:
+    """Copy a file out of a container, if it is there."""
     with TemporaryFile() as file:
         try:
             for chunk in container.get_archive(path)[0]:
                 file.write(chunk)
         except NotFound:
-            return b""
+            return
         file.seek(0)
-        with tarfile.open(fileobj=file) as archive:
-            return cast("IO[bytes]", archive.extractfile(archive.next() or "")).read()
+        with tarfile.open(fileobj=file) as archive, to.open("wb") as out:
+            shutil.copyfileobj(cast("IO[bytes]", archive.extractfile(archive.next() or "")), out)
 
 
 def _kill(container: Container) -> None:

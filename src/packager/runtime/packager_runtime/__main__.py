@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("info", help="what this image is, takes and gives")
-    command.add_argument("--json", action="store_true", help="for programs")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs")
+    form.add_argument("--card", action="store_true", help="print the model card")
     command.set_defaults(run=_info)
 
     command = commands.add_parser(
@@ -113,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _info(arguments: argparse.Namespace, out: TextIO) -> int:
+    if arguments.card:
+        out.write(info.card(read_image(root())))
+        return 0
     image, examples = _read()
     try:
         inputs = examples.inputs if examples else known_inputs(_load(image, ()))

@@ -87,6 +87,8 @@ class Image:
         ``sha256:…`` of the model as it was sealed.
     examples : Path or None
         The recorded examples, if there are any.
+    card : Path or None
+        The model card, if there is one.
     predictor : str or None
         ``module:function`` of the project, or None for a built-in loader.
     trust_pickle : bool
@@ -102,6 +104,7 @@ class Image:
     model: Path
     model_digest: str
     examples: Path | None
+    card: Path | None
     predictor: str | None
     trust_pickle: bool
     base: str
@@ -172,10 +175,11 @@ def read_image(folder: Path) -> Image:
             model=folder / data["model"]["path"],
             model_digest=data["model"]["digest"],
             examples=folder / data["examples"] if data["examples"] else None,
+            card=folder / data["card"] if "card" in data else None,
             **{
                 key: data[key]
                 for key in Image.__slots__
-                if key not in {"model", "model_digest", "examples"}
+                if key not in {"model", "model_digest", "examples", "card"}
             },
         )
     except (KeyError, TypeError) as wrong:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .facts import Image, Recording, Tensor
+from .facts import Image, InputError, Recording, Tensor
 
-__all__ = ["describe", "page"]
+__all__ = ["card", "describe", "page"]
 
 
 def describe(image: Image, examples: Recording | None, inputs: Sequence[Tensor]) -> dict[str, Any]:
@@ -30,6 +30,7 @@ def describe(image: Image, examples: Recording | None, inputs: Sequence[Tensor])
     """
     facts = asdict(image)
     facts["model"] = {"name": image.model.name, "digest": facts.pop("model_digest")}
+    facts["card"] = image.card and image.card.name
     facts["signature"] = {
         "inputs": [asdict(tensor) for tensor in inputs],
         "outputs": [asdict(tensor) for tensor in examples.outputs] if examples else None,
@@ -70,6 +71,8 @@ def page(image: Image, examples: Recording | None, inputs: Sequence[Tensor]) -> 
             ("", f"from {examples.source}"),
             ("tolerance", f"rtol {examples.rtol:g}, atol {examples.atol:g}"),
         ]
+    if image.card:
+        facts.append(("card", "what it is for, how good it is, its limits: info --card"))
     return "\n".join(
         [
             f"{image.name} {image.version}",
@@ -85,6 +88,32 @@ def page(image: Image, examples: Recording | None, inputs: Sequence[Tensor]) -> 
             "",
         ]
     )
+
+
+def card(image: Image) -> str:
+    """Read the model card.
+
+    Parameters
+    ----------
+    image : Image
+        The facts of the image.
+
+    Returns
+    -------
+    str
+        Markdown, as its author wrote it.
+
+    Raises
+    ------
+    InputError
+        When there is none in the image.
+    """
+    if image.card is None:
+        raise InputError("there is no model card in this image")
+    try:
+        return image.card.read_text("utf-8")
+    except (OSError, ValueError) as wrong:
+        raise InputError(f"{image.card}: cannot be read: {wrong}") from None
 
 
 def _signature(tensors: Sequence[Tensor]) -> list[tuple[str, ...]]:

@@ -22,7 +22,7 @@ from cookiecutter.exceptions import FailedHookException
 from jinja2 import Environment
 from jinja2.ext import Extension
 
-__all__ = ["AnswersAreData", "checked", "markdown", "quoted"]
+__all__ = ["AnswersAreData", "checked", "given_names", "markdown", "quoted"]
 
 LONGEST_PACKAGE_NAME = 40
 """Characters; longer names would break the import lines of the baked files over two lines."""
@@ -33,28 +33,53 @@ _PACKAGE = re.compile(r"[a-z][a-z0-9]*(_+[a-z0-9]+)*")
 _TAKEN = {
     "black",
     "conftest",
+    "detect_secrets",
     "editables",
     "hatchling",
     "joblib",
+    "jupytext",
+    "lightgbm",
+    "matplotlib",
     "model_packager",
+    "mypy",
+    "nbclient",
     "numpy",
+    "numpydoc",
+    "onnx",
+    "onnxmltools",
+    "onnxruntime",
     "packager",
     "packager_runtime",
     "pandas",
     "pdoc",
     "pip",
+    "pooch",
     "pre_commit",
+    "pydantic",
     "pytest",
     "ruff",
+    "safetensors",
     "scikit_learn",
     "scipy",
     "setuptools",
-    "skops",
+    "skl2onnx",
     "sklearn",
+    "skops",
     "tests",
     "threadpoolctl",
+    "torch",
+    "xgboost",
+    "xgboost_cpu",
 }
 _LINE_BREAKERS = {"Cc", "Cs", "Zl", "Zp"}
+_LINES = ("project_name", "description", "author_name", "author_surname", "author_email")
+_TABULAR = ("skops", "onnx")
+_FORMATS = {
+    "scikit-learn": _TABULAR,
+    "xgboost": _TABULAR,
+    "lightgbm": _TABULAR,
+    "pytorch": ("safetensors", "torch.export"),
+}
 
 
 class AnswersAreData(Extension):
@@ -62,7 +87,9 @@ class AnswersAreData(Extension):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        environment.filters.update(checked=checked, markdown=markdown, quoted=quoted)
+        environment.filters.update(
+            checked=checked, given_names=given_names, markdown=markdown, quoted=quoted
+        )
         environment.globals["template_root"] = str(Path(__file__).resolve().parent)
 
 
@@ -81,6 +108,26 @@ def quoted(text: str) -> str:
         pairs.
     """
     return json.dumps(text, ensure_ascii=False)
+
+
+def given_names(name: str, surname: str) -> str:
+    """Take the surname off a person's name.
+
+    Parameters
+    ----------
+    name : str
+        As the person writes it.
+    surname : str
+        Its first or last part.
+
+    Returns
+    -------
+    str
+        The other part.
+    """
+    if name.endswith(f" {surname}"):
+        return name.removesuffix(f" {surname}")
+    return name.removeprefix(f"{surname} ")
 
 
 def markdown(text: str) -> str:
@@ -119,7 +166,7 @@ def checked(answers: Mapping[str, Any]) -> str:
     FailedHookException
         The one error of cookiecutter's that it shows as a message without a traceback.
     """
-    for key in ("project_name", "description", "author_name", "author_email"):
+    for key in _LINES:
         if any(unicodedata.category(character) in _LINE_BREAKERS for character in answers[key]):
             raise _refusal(key, answers[key], "holds a control character", "Give one line of text.")
     for key in ("project_name", "description", "author_name"):
@@ -127,7 +174,9 @@ def checked(answers: Mapping[str, Any]) -> str:
             raise _refusal(key, answers[key], "is empty", "Say something.")
     _check_slug(answers["project_slug"])
     _check_package(answers["package_name"])
+    _check_surname(answers["author_surname"], answers["author_name"])
     _check_email(answers["author_email"])
+    _check_format(answers["export_format"], answers["framework"])
     return ""
 
 
@@ -160,6 +209,30 @@ def _check_package(name: str) -> None:
         raise _refusal("package_name", name, "would hide a module of Python's own library", hint)
     if name in _TAKEN:
         raise _refusal("package_name", name, "would hide something the repository imports", hint)
+
+
+def _check_surname(surname: str, name: str) -> None:
+    if not surname:
+        return
+    if surname.strip() != surname or not (
+        name.endswith(f" {surname}") or name.startswith(f"{surname} ")
+    ):
+        raise _refusal(
+            "author_surname",
+            surname,
+            f"is not the first or the last part of {name!r}",
+            "Repeat that part as it is written there: van der Berg. It may stay empty.",
+        )
+
+
+def _check_format(export_format: str, framework: str) -> None:
+    if export_format not in _FORMATS[framework]:
+        raise _refusal(
+            "export_format",
+            export_format,
+            f"is no format that {framework} models are exported in here",
+            f"Choose {' or '.join(_FORMATS[framework])}.",
+        )
 
 
 def _check_email(address: str) -> None:

@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 TEMPLATE = Path({{template_root | quoted}})  # noqa: F821 - Jinja fills it in
-FROM_ARCHIVE = {{cookiecutter._template | quoted}}.endswith(".zip")  # noqa: F821 - likewise
+ADDRESS = {{cookiecutter._template | quoted}}  # noqa: F821 - likewise
+# Cruft tells hooks the commit, and bakes from a clone in a temporary folder.
+COMMIT = {{cookiecutter._commit | default("") | quoted}}  # noqa: F821 - likewise
 PROJECT = Path.cwd()
 # A bake may run inside a hook of another repository, whose variables name that one.
 ENVIRONMENT = {key: os.environ[key] for key in os.environ if not key.startswith("GIT_")} | {
@@ -37,14 +39,25 @@ def knows_a_user() -> bool:
     return True
 
 
+def source_of_packager() -> str:
+    """Name what pip can install packager from for as long as the repository lives."""
+    if not (TEMPLATE / "src" / "packager").is_dir() or ADDRESS.endswith(".zip"):
+        return ""
+    if not COMMIT:
+        return str(TEMPLATE)
+    if Path(ADDRESS, "src", "packager").is_dir():
+        return ADDRESS
+    return f"git+{ADDRESS}@{COMMIT}" if "://" in ADDRESS else ""
+
+
 def start_history() -> None:
     """Make the repository, its first commit, and the note where packager comes from."""
     git("init", "--quiet")
     # Not `init -b`: git has that since 2.28 only.
     git("symbolic-ref", "HEAD", "refs/heads/main")
-    if (TEMPLATE / "src" / "packager").is_dir() and not FROM_ARCHIVE:
+    if source := source_of_packager():
         # In git's local configuration, because no committed file may name this machine.
-        git("config", "--local", "packager.source", str(TEMPLATE))
+        git("config", "--local", "packager.source", source)
     if not knows_a_user():
         print("git knows no user.name and user.email yet: the first commit is left to you.")
         return
@@ -55,6 +68,8 @@ def start_history() -> None:
 
 def main() -> None:
     """Do what can be done, and explain what cannot."""
+    if COMMIT and Path(os.environ.get("PWD", ""), ".cruft.json").is_file():
+        return  # `cruft update` compares two bakes, and throws both away
     if shutil.which("git") is None:
         print("git is not installed: the repository has no history yet.")
     elif not (PROJECT / ".git").exists():
@@ -67,9 +82,9 @@ def main() -> None:
     print(f"""
 Next:
   cd {shlex.quote(folder)}
-  make setup    # the environments, and the locks
-  make train    # the model, its metrics, its recorded examples
-  make image    # the sealed, tested image""")
+  make setup        # the environments, and the locks
+  make train cards  # the model, its metrics, its recorded examples, its card
+  make image        # the sealed, tested image""")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ cd "$out/penguins"
 step "make setup: its environments and its locks"
 make --no-print-directory setup
 
-step "make train: model, metrics, recorded examples"
-make --no-print-directory train
+step "make train cards: model, metrics, recorded examples, and the numbers in the card"
+make --no-print-directory train cards
 
 step "make image: assembled from locked bytes, loaded, smoke-tested sealed"
 make --no-print-directory image
@@ -32,4 +32,4 @@ make --no-print-directory verify
 
 step "Done: the repository is in $out/penguins"
 printf '  docker run --rm penguins:0.1.0 info\n'
-printf '  docker run --rm -i penguins:0.1.0 predict < %s/penguins/data/sample.csv\n' "$out"
+printf '  docker run --rm -i penguins:0.1.0 predict < %s/penguins/models/sample.csv\n' "$out"

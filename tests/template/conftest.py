@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import COUNTED
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
@@ -18,11 +20,47 @@ ONE_WORKER = pytest.mark.xdist_group("baked repository")
 ANSWERS = {
     "project_name": """-- "It's" a \\ `pingüin` 🐧""",
     "description": """C:\\new "quoted" '''three''' \\""",
-    "author_name": """Conan "the \\ Barbarian" O'Brien, van der Mäß""",
+    "author_name": """Conan "the \\ Barbarian" O'Brien van der Mäß""",
+    "author_surname": "van der Mäß",
     "author_email": "conan+barbarian@example.org",
     "license": "BSD-3-Clause",
+    "publish_docs": "GitHub Pages",
     "project_slug": "hostile-birds.2",
     "package_name": "birds",
+}
+
+
+HOSTILE = {
+    "quotes": {
+        "project_name": """ "It's" a \\ `test` """.strip(),
+        "description": """C:\\new\\table "quoted" 'single' \"\"\"three\"\"\" \\""",
+        "author_name": """Conan "the \\ Barbarian" O'Brien""",
+    },
+    "not-ascii": {
+        "project_name": "Pingüine 🐧 企鹅",
+        "description": "Größe → Art: 👩‍🔬 misst, ﷽ zählt",
+        "author_name": "Ludwig van der Mäß",
+    },
+    "leading-dashes": {
+        "project_name": "-- - gulls",
+        "description": "- not a list",
+        "author_name": "-n",
+    },
+    "markup": {
+        "project_name": "# <b>Gulls</b> *of* [the](x) _south_ & co | $x$",
+        "description": "1. 100% &amp; ![x](y) <script>alert(1)</script> ~~no~~ {key: value} # x",
+        "author_name": "!yes: [no] {x} # y",
+    },
+    "very-long": {
+        "project_name": "Very " * 60 + "long",
+        "description": "It goes on and on, " * 150 + "and ends.",
+        "author_name": "Hubert Blaine " * 30 + "Wolfeschlegelstein",
+    },
+    "numbers": {
+        "project_name": "Study 2024",
+        "description": "true",
+        "author_name": "12e3",
+    },
 }
 
 
@@ -90,7 +128,11 @@ Bake = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def bake(cookiecutter: Cookiecutter, tmp_path_factory: pytest.TempPathFactory) -> Bake:
+def bake(
+    cookiecutter: Cookiecutter,
+    tmp_path_factory: pytest.TempPathFactory,
+    pytestconfig: pytest.Config,
+) -> Bake:
     """Bake a repository that must succeed, and return its folder."""
 
     def run(**arguments: object) -> Path:
@@ -98,6 +140,7 @@ def bake(cookiecutter: Cookiecutter, tmp_path_factory: pytest.TempPathFactory) -
         done = cookiecutter(cwd=folder, **arguments)
         assert done.returncode == 0, done.stdout
         (project,) = folder.iterdir()
+        pytestconfig.stash[COUNTED]["bakes"] += 1
         return project
 
     return run
@@ -136,10 +179,46 @@ def project(bake: Bake, make: Make, git_user: dict[str, str]) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(project: Path, make: Make) -> Path:
-    """The models folder after `make train`."""
-    done = make(project, "train")
+    """The models folder after `make train cards`."""
+    done = make(project, "train", "cards")
     assert done.returncode == 0, done.stdout
     return project / "models"
+
+
+@pytest.fixture(scope="session")
+def gate(make: Make, pytestconfig: pytest.Config) -> Make:
+    """Run gates of a repository that is set up, and count them."""
+
+    def run(project: Path, *gates: str) -> subprocess.CompletedProcess[str]:
+        pytestconfig.stash[COUNTED]["gates"] += len(gates)
+        return make(project, *gates)
+
+    return run
+
+
+GATES = (
+    *("lint", "format-check", "types", "docstrings", "notebooks", "secrets", "large-files"),
+    *("lock-check", "docs", "test", "cards-check"),
+)
+"""What `make check` runs."""
+
+
+def git(project: Path, *words: str) -> str:
+    """Ask git about a repository; what fails says nothing."""
+    done = subprocess.run(["git", *words], cwd=project, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def copy_of_template(folder: Path, *, with_packager: bool = False) -> Path:
+    """Copy the template, to be changed; with what makes it a source of packager or without."""
+    copy = folder / "template copy"
+    shutil.copytree(TEMPLATE, copy / TEMPLATE.name)
+    shutil.copytree(ROOT / "hooks", copy / "hooks")
+    for name in ("cookiecutter.json", "local_extensions.py"):
+        shutil.copy(ROOT / name, copy / name)
+    if with_packager:
+        (copy / "src" / "packager").mkdir(parents=True)
+    return copy
 
 
 def files(project: Path) -> dict[str, bytes]:

@@ -12,37 +12,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 
-from .conftest import ROOT, TEMPLATE, Bake, Cookiecutter, Make, files
-
-HOSTILE = {
-    "quotes": {
-        "project_name": """ "It's" a \\ `test` """.strip(),
-        "description": """C:\\new\\table "quoted" 'single' \"\"\"three\"\"\" \\""",
-        "author_name": """Conan "the \\ Barbarian" O'Brien""",
-    },
-    "not-ascii": {
-        "project_name": "Pingüine 🐧 企鹅",
-        "description": "Größe → Art: 👩‍🔬 misst, ﷽ zählt",
-        "author_name": "Ludwig van der Mäß",
-    },
-    "leading-dashes": {
-        "project_name": "-- - penguins",
-        "description": "- not a list",
-        "author_name": "-n",
-    },
-    "markup": {
-        "project_name": "# <b>Penguins</b> *of* [the](x) _south_ & co | $x$",
-        "description": "1. 100% &amp; ![x](y) <script>alert(1)</script> ~~no~~ {key: value} # x",
-        "author_name": "!yes: [no] {x} # y",
-    },
-    "numbers": {
-        "project_name": "Study 2024",
-        "description": "true",
-        "author_name": "12e3",
-    },
-}
+from .conftest import (
+    HOSTILE,
+    ROOT,
+    TEMPLATE,
+    Bake,
+    Cookiecutter,
+    Make,
+    copy_of_template,
+    files,
+    git,
+)
 
 REFUSED = [
     ("project_slug", "Penguins"),
@@ -69,6 +52,9 @@ REFUSED = [
     ("description", "tab\tin it"),
     ("description", ""),
     ("author_name", ""),
+    ("author_surname", "Nobody"),
+    ("export_format", "pickle"),
+    ("export_format", "safetensors"),
     ("author_email", "nobody"),
     ("author_email", 'a"b@example.org\x7f'),
 ]
@@ -77,11 +63,6 @@ REFUSED = [
 @pytest.fixture(scope="session")
 def default(bake: Bake, git_user: dict[str, str]) -> Path:
     return bake(environment=git_user)
-
-
-def git(project: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=project, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
 
 
 # --- The template --------------------------------------------------------------------------
@@ -110,12 +91,35 @@ def test_the_check_for_ignored_files_finds_one() -> None:
     assert ignored(f"{TEMPLATE.name}/build/index.html")
 
 
-def test_every_file_of_the_template_is_baked(default: Path) -> None:
-    names = {
-        path.relative_to(TEMPLATE).as_posix() for path in TEMPLATE.rglob("*") if path.is_file()
+def expected(**answers: str) -> set[str]:
+    """The files that the template's own names announce; an empty name is none."""
+    names = (path.relative_to(TEMPLATE).parts for path in TEMPLATE.rglob("*") if path.is_file())
+    environment = Environment(undefined=StrictUndefined, autoescape=False)
+    baked = [
+        [environment.from_string(part).render(cookiecutter=answers) for part in n] for n in names
+    ]
+    return {"/".join(parts) for parts in baked if all(parts)}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {},
+        {"example": "blank", "framework": "pytorch", "export_format": "torch.export"},
+        {"framework": "xgboost", "export_format": "onnx", "publish_docs": "GitHub Pages"},
+    ],
+    ids=["default", "blank", "published"],
+)
+def test_every_file_of_the_template_is_baked(bake: Bake, answers: dict[str, str]) -> None:
+    default = {
+        "package_name": "penguins",
+        "example": "penguins",
+        "framework": "scikit-learn",
+        "export_format": "skops",
+        "publish_docs": "no",
+        "license": "Apache-2.0",
     }
-    baked = {name.replace("{{cookiecutter.package_name}}", "penguins") for name in names}
-    assert set(files(default)) == baked
+    assert set(files(bake(project_slug="penguins", **answers))) == expected(**default | answers)
 
 
 # --- Answers are data ----------------------------------------------------------------------
@@ -147,6 +151,12 @@ def test_hostile_answers_are_shown_by_markdown(hostile: tuple[dict[str, str], Pa
     heading, paragraph = MarkdownIt("commonmark").render(text).splitlines()[:2]
     assert html.unescape(heading) == f"<h1>{answers['project_name']}</h1>"
     assert html.unescape(paragraph) == f"<p>{answers['description']}</p>"
+
+
+def test_a_surname_stays_whole_in_the_citation(bake: Bake) -> None:
+    name = {"author_name": "Ludwig van der Mäß", "author_surname": "van der Mäß"}
+    citation = yaml.safe_load((bake(**name) / "CITATION.cff").read_text("utf-8"))
+    assert citation["authors"] == [{"family-names": "van der Mäß", "given-names": "Ludwig"}]
 
 
 @pytest.mark.parametrize(("licence", "first"), [("MIT", "MIT"), ("BSD-3-Clause", "BSD 3-Clause")])
@@ -188,7 +198,7 @@ def test_typed_answers_that_look_like_a_template_are_not_rendered(
     cookiecutter: Cookiecutter, tmp_path: Path
 ) -> None:
     name = "{{ 7 * 7 }} {% raw %} {# x #}"
-    done = cookiecutter(cwd=tmp_path, typed=f"{name}\nbraces\n\n{name}\n\n\n\n")
+    done = cookiecutter(cwd=tmp_path, typed=f"{name}\nbraces\n\n\n{name}\n" + "\n" * 7)
     assert done.returncode == 0, done.stdout
     project = tmp_path / "braces"
     table = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
@@ -214,6 +224,15 @@ def test_bad_answers_are_refused_by_name(
     assert done.returncode == 1
     assert done.stdout.startswith(f"{key}: {answer!r} ")
     assert "Traceback" not in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_slug_that_would_hide_a_standard_module_is_refused(
+    cookiecutter: Cookiecutter, tmp_path: Path
+) -> None:
+    done = cookiecutter(cwd=tmp_path, project_name="Statistics")
+    assert done.returncode == 1
+    assert "'statistics' would hide a module of Python's own library" in done.stdout
     assert not list(tmp_path.iterdir())
 
 
@@ -273,24 +292,13 @@ def test_settings_of_the_baker_do_not_matter(bake: Bake, default: Path, tmp_path
 
 def test_the_data_arrive_unchanged(default: Path) -> None:
     registry = tomllib.loads((default / "data" / "registry.toml").read_text("utf-8"))
-    (entry,) = registry.values()
+    entry = registry["penguins"]
     content = (default / "data" / entry["file"]).read_bytes()
     assert hashlib.sha256(content).hexdigest() == entry["sha256"]
     assert entry["license"] == "CC0-1.0"
 
 
 # --- History, and where packager comes from ------------------------------------------------
-
-
-def copy_of_template(folder: Path, *, with_packager: bool = False) -> Path:
-    copy = folder / "template copy"
-    shutil.copytree(TEMPLATE, copy / TEMPLATE.name)
-    shutil.copytree(ROOT / "hooks", copy / "hooks")
-    for name in ("cookiecutter.json", "local_extensions.py"):
-        shutil.copy(ROOT / name, copy / name)
-    if with_packager:
-        (copy / "src" / "packager").mkdir(parents=True)
-    return copy
 
 
 def test_the_first_commit_holds_every_file(default: Path) -> None:

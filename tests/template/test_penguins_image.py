@@ -242,8 +242,18 @@ def run_sealed(
         container.remove(force=True)
 
 
+def train(repository: Repository, *words: str) -> None:
+    """Train with tools that were lent: they are told where the code is."""
+    subprocess.run(
+        [".venv/bin/python", "-m", "birds.train", *words],
+        cwd=repository.root,
+        env={**repository.environment, "PYTHONPATH": str(repository.root / "src")},
+        check=True,
+    )
+
+
 def sample(repository: Repository) -> bytes:
-    return (repository.root / "data/sample.csv").read_bytes()
+    return (repository.root / "models/sample.csv").read_bytes()
 
 
 # --- The same model, hence the same image --------------------------------------------------
@@ -269,8 +279,8 @@ def test_another_seed_gives_another_model_hence_another_image(
 ) -> None:
     other = first.repository.clone(tmp_path / "other").with_tools(project)
     committed = (other.root / "models/model.skops").read_bytes()
-    train = "from pathlib import Path; from birds.train import train; train(Path('models'), seed=1)"
-    subprocess.run([".venv/bin/python", "-c", train], cwd=other.root, check=True)
+    other.edit("experiment.toml", "seed = 0", "seed = 1")
+    train(other)
     assert (other.root / "models/model.skops").read_bytes() != committed
     assert other.built("--no-load", "-o", str(tmp_path / "a.tar"))["id"] != first.result["id"]
 
@@ -326,7 +336,8 @@ def test_the_sealed_image_predicts_each_row_of_a_table(
         got = [json.loads(line) for line in done.text.splitlines()]
     assert done.exit_code == 0
     assert len(got) == len(table.splitlines()) - 1 > 0
-    assert [row["species"] for row in got] == ["Adelie", "Gentoo", "Chinstrap"]
+    recorded = first.repository.examples["outputs"]["species"]
+    assert [row["species"] for row in got] == recorded[: len(got)]
 
 
 def test_the_image_holds_the_pinned_distributions_and_no_other(
@@ -501,10 +512,7 @@ def test_examples_of_ones_own_travel_alone_and_build_says_so(
         "island,culmen_length_mm,culmen_depth_mm,flipper_length_mm,sex\n"
         "Secret,40.5,18.5,191.5,FEMALE\nSecret,47.5,,217.5,\n"
     )
-    train = ["-m", "birds.train", "--output", "models", "--examples", own]
-    subprocess.run(
-        [".venv/bin/python", *train, "--examples-license", "CC-BY-4.0"], cwd=copy.root, check=True
-    )
+    train(copy, "--examples", str(own), "--examples-license", "CC-BY-4.0")
     archive = tmp_path / "image.tar"
     done = copy.run("build", "--no-load", "-o", str(archive))
     assert done.returncode == 0, done.stderr

@@ -1,50 +1,95 @@
+import dataclasses
+
+import numpy as np
+import pandas as pd
 import pytest
 
-from {{ cookiecutter.package_name }} import data
+from {{ cookiecutter.package_name }} import data, registry
 
 
-@pytest.fixture(scope="module")
-def table():
-    return data.load()
+def groups(part, settings):
+    return set(part[list(settings.split.groups)].itertuples(index=False, name=None))
 
 
-def birds(part):
-    return set(zip(part["species"], part["individual"], strict=True))
+def changed(settings, table, **values):
+    """The settings with other values in one of their tables."""
+    part = getattr(settings, table).model_copy(update=values)
+    return settings.model_copy(update={table: part})
 
 
-def test_rows_without_measurements_go_and_rows_without_sex_stay(table):
-    assert len(table) == 342
-    assert table.drop(columns="sex").notna().all(axis=None)
-    assert table["sex"].isna().sum() == 9
-    assert set(table["sex"].dropna()) == {"FEMALE", "MALE"}
-
-
-def test_species_have_their_common_names(table):
-    assert table["species"].value_counts().to_dict() == {
-        "Adelie": 151,
-        "Gentoo": 123,
-        "Chinstrap": 68,
-    }
-
-
-def test_no_bird_is_on_both_sides_of_the_split(table):
-    training, held_out = data.split(table)
+def test_no_group_is_on_both_sides_of_the_split(table, quick):
+    training, held_out = data.split(table, quick)
     assert len(training) + len(held_out) == len(table)
-    assert not birds(training) & birds(held_out)
+    assert not groups(training, quick) & groups(held_out, quick)
+    assert data.leakage(training, held_out, quick)["shared_groups"] == 0
 
 
-def test_the_split_holds_out_every_species(table):
-    _, held_out = data.split(table)
-    assert set(held_out["species"]) == set(table["species"])
-    assert 0.15 < len(held_out) / len(table) < 0.25
+def test_about_the_part_that_the_settings_say_is_held_out(table, quick):
+    _, held_out = data.split(table, quick)
+    assert abs(len(held_out) / len(table) - quick.split.held_out) < 0.06
 
 
-def test_an_altered_file_is_refused(altered_data):
-    with pytest.raises(data.DataError, match="not the file it should be"):
-        data.load(altered_data)
+def test_without_groups_rows_of_one_group_are_torn_apart_and_counted(table, quick):
+    loose = changed(quick, "split", groups=())
+    training, held_out = data.split(table, loose)
+    assert data.leakage(training, held_out, quick)["shared_groups"] > 0
 
 
-def test_a_missing_file_is_named_with_its_source(altered_data):
-    (altered_data / "penguins.csv").unlink()
-    with pytest.raises(data.DataError, match=r"penguins\.csv is missing: get it from https"):
-        data.load(altered_data)
+def test_a_row_that_stands_on_both_sides_is_counted(table, quick):
+    training, held_out = data.split(table, quick)
+    before = data.leakage(training, held_out, quick)["duplicate_rows"]
+    leaked = pd.concat([held_out, training.head(1)], ignore_index=True)
+    assert data.leakage(training, leaked, quick)["duplicate_rows"] == before + 1
+
+
+def test_folds_measure_every_row_once_a_repetition(table, quick):
+    twice = changed(quick, "split", repeats=2, folds=3)
+    found = list(data.folds(table, twice))
+    assert [seed for seed, *_ in found] == [quick.seed] * 3 + [quick.seed + 1] * 3
+    assert sum(len(measured) for *_, measured in found) == 2 * len(table)
+
+
+def test_another_seed_gives_another_split(table, quick):
+    other = quick.model_copy(update={"seed": quick.seed + 1})
+    assert not data.split(table, quick)[1].equals(data.split(table, other)[1])
+
+
+def test_a_column_that_is_not_there_is_named(quick):
+    with pytest.raises(data.DataError, match="gives no column nowhere"):
+        data.load(changed(quick, "evaluation", by=("nowhere",)))
+
+
+def test_a_target_that_cannot_be_is_named(quick):
+    if quick.task.classes:
+        wrong = changed(quick, "task", classes=quick.task.classes[1:])
+        said = "which task.classes does not name"
+    else:
+        wrong = changed(quick, "task", target=next(iter(quick.features.categorical)))
+        said = "no finite number"
+    with pytest.raises(data.DataError, match=said):
+        data.load(wrong)
+
+
+def test_more_parts_than_groups_are_refused(table, quick):
+    with pytest.raises(data.DataError, match="cannot be split"):
+        list(data.folds(table.head(3), changed(quick, "split", folds=4)))
+
+
+def test_targets_are_positions_or_values(table, quick):
+    found = data.targets(table, quick)
+    if quick.task.classes:
+        names = np.array(quick.task.classes)[found]
+        assert (names == table[quick.task.target]).all()
+    else:
+        assert (found == table[quick.task.target]).all()
+
+
+def test_the_data_command_writes_both_parts(quick, monkeypatch, tmp_path):
+    entry = registry.entry(quick.data.name)
+    monkeypatch.setattr(registry, "entry", lambda name, folder: dataclasses.replace(entry))
+    monkeypatch.setattr(data, "ROOT", tmp_path)
+    data.main()
+    written = {path.name: len(pd.read_csv(path)) for path in tmp_path.rglob("*.csv")}
+    interim = written.pop(f"{quick.data.name}.csv")
+    assert set(written) == {"training.csv", "held_out.csv"}
+    assert sum(written.values()) == interim

@@ -1,5 +1,7 @@
-"""Predict the species of a penguin from its culmen, its flipper and its sex.
+"""The code of an experiment, from a registered data file to a sealed model.
 
-`data` reads the measurements, `train` fits a model and writes it with its metrics and its
-recorded examples, `predict` loads it again; `evaluate`, `examples` and `export` help.
+`settings` reads `experiment.toml`; `registry`, `dataset` and `data` give the rows; `model` fits;
+`export` writes the file and `exported` reads it; `evaluate`, `report`, `log` and `reproduce` say
+what came of it.  `train` does it all.  The image runs `predict`, which needs `features` and
+`exported` and nothing else of this package.
 """

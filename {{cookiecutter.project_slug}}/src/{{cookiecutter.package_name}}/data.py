@@ -1,133 +1,220 @@
-"""Read the penguins: check the file, clean it, and set rows aside for testing."""
+"""From the registered file to what is trained on and what is held out."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import tomllib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-__all__ = ["FOLDER", "SEED", "DataError", "clean", "load", "registry", "split"]
+from . import dataset, files, registry
+from .settings import ROOT, Settings, SettingsError, read
 
-FOLDER = Path(__file__).parents[2] / "data"
-"""Where the data stand in a checkout; the image holds none."""
-
-SEED = 0
-"""The one seed: it decides which rows are held out, and nothing else here is random."""
-
-_COLUMNS = {
-    "Species": "species",
-    "Individual ID": "individual",
-    "Culmen Length (mm)": "culmen_length_mm",
-    "Culmen Depth (mm)": "culmen_depth_mm",
-    "Flipper Length (mm)": "flipper_length_mm",
-    "Sex": "sex",
-}
-_MEASUREMENTS = ["culmen_length_mm", "culmen_depth_mm", "flipper_length_mm"]
+__all__ = ["DataError", "columns", "folds", "leakage", "load", "main", "split", "targets"]
 
 
 class DataError(ValueError):
-    """A data file is missing, or is not the file that the registry describes."""
+    """The data cannot be what the settings say of them."""
 
 
-def registry(folder: Path = FOLDER) -> dict[str, Any]:
-    """Return what `registry.toml` says about the data file.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder that holds the registry and the data.
-
-    Returns
-    -------
-    dict
-        ``file``, ``sha256``, ``source`` and ``license``.
-    """
-    entry: dict[str, Any] = tomllib.loads((folder / "registry.toml").read_text("utf-8"))["penguins"]
-    return entry
-
-
-def load(folder: Path = FOLDER) -> pd.DataFrame:
-    """Read the data file after checking its digest, and clean it.
+def load(settings: Settings, folder: Path = ROOT / "data") -> pd.DataFrame:
+    """Read the data after checking the file's digest, and clean them.
 
     Parameters
     ----------
+    settings : Settings
+        Names the data, and the columns that are used.
     folder : Path
-        The folder that holds the registry and the data.
+        Holds the registry and the data.
 
     Returns
     -------
     pandas.DataFrame
-        As `clean` returns it.
+        As `dataset.clean` returns it.
 
     Raises
     ------
-    DataError
+    RegistryError
         When the file is missing, or its SHA-256 is not the registry's.
+    DataError
+        When a column is missing, or the target has a value that it should not have.
     """
-    entry = registry(folder)
-    path = folder / entry["file"]
-    if not path.is_file():
-        raise DataError(f"{path} is missing: get it from {entry['source']}")
-    raw = path.read_bytes()
-    digest = hashlib.sha256(raw).hexdigest()
-    if digest != entry["sha256"]:
-        raise DataError(
-            f"{path} is not the file it should be: its SHA-256 is {digest}, the registry says "
-            f"{entry['sha256']}\n  Restore it, or state the new digest in registry.toml."
-        )
-    return clean(pd.read_csv(io.BytesIO(raw), na_values=["."]))
-
-
-def clean(raw: pd.DataFrame) -> pd.DataFrame:
-    """Keep what the model uses, under short names.
-
-    Two birds were caught and not measured: their rows go.  A bird whose sex is unknown, or
-    noted as ``"."``, stays, its sex None.
-
-    Parameters
-    ----------
-    raw : pandas.DataFrame
-        The columns of the published file, ``"."`` read as missing.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``species`` (the common name), ``individual`` (unique within a species), three
-        measurements in millimetres, and ``sex`` (``"FEMALE"``, ``"MALE"`` or None).
-    """
-    table = raw[list(_COLUMNS)].rename(columns=_COLUMNS)
-    table = table.dropna(subset=_MEASUREMENTS, how="all").reset_index(drop=True)
-    table["species"] = table["species"].str.split().str[0].astype(object)
-    table[_MEASUREMENTS] = table[_MEASUREMENTS].astype("float64")
-    table["sex"] = table["sex"].astype(object).where(table["sex"].isin(["FEMALE", "MALE"]), None)
+    table = dataset.clean(registry.fetch(registry.entry(settings.data.name, folder)))
+    wanted = [
+        *settings.config.inputs,
+        settings.task.target,
+        *settings.split.groups,
+        *settings.evaluation.by,
+    ]
+    missing = sorted(set(wanted) - set(table))
+    if missing:
+        raise DataError(f"dataset.clean gives no column {', '.join(missing)}; give or rename it")
+    target = table[settings.task.target]
+    if settings.task.classes:
+        unknown = set(target.unique()) - set(settings.task.classes)
+        if unknown:
+            raise DataError(f"{target.name} holds {unknown}, which task.classes does not name")
+    elif not (pd.api.types.is_numeric_dtype(target) and np.isfinite(target).all()):
+        raise DataError(f"{target.name} holds something that is no finite number")
     return table
 
 
-def split(table: pd.DataFrame, seed: int = SEED) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Set a fifth of the birds aside.
-
-    A bird that was measured in several years is on one side only: otherwise the model would
-    be tested on animals it has seen.  Identifiers repeat between species, so a bird is a
-    species and an identifier together.
+def split(table: pd.DataFrame, settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Set a part of the rows aside, before anything is learned from them.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        As `clean` returns it.
-    seed : int
-        Which birds.
+        As `load` returns it.
+    settings : Settings
+        How large a part, which rows belong together, and the seed.
 
     Returns
     -------
     training, held_out : pandas.DataFrame
         Rows of `table`, numbered afresh.
     """
-    birds = table["species"] + " " + table["individual"]
-    folds = StratifiedGroupKFold(n_splits=5, shuffle=True, random_state=seed)
-    training, held_out = next(folds.split(table, table["species"], birds))
-    return table.iloc[training].reset_index(drop=True), table.iloc[held_out].reset_index(drop=True)
+    parts = round(1 / settings.split.held_out)
+    training, held_out = next(_parts(table, settings, parts, settings.seed))
+    return training, held_out
+
+
+def folds(
+    training: pd.DataFrame, settings: Settings
+) -> Iterator[tuple[int, pd.DataFrame, pd.DataFrame]]:
+    """Split the training rows again and again, for cross-validation.
+
+    Parameters
+    ----------
+    training : pandas.DataFrame
+        The first part of `split`.
+    settings : Settings
+        How many folds, and how often with another seed.
+
+    Yields
+    ------
+    seed : int
+        The repetition's.
+    fitted, measured : pandas.DataFrame
+        The rows to learn from, and the others.
+    """
+    for repeat in range(settings.split.repeats):
+        seed = settings.seed + repeat
+        for fitted, measured in _parts(training, settings, settings.split.folds, seed):
+            yield seed, fitted, measured
+
+
+def leakage(training: pd.DataFrame, held_out: pd.DataFrame, settings: Settings) -> dict[str, int]:
+    """Count what the model could have seen before it is tested on it.
+
+    Parameters
+    ----------
+    training, held_out : pandas.DataFrame
+        The parts of `split`.
+    settings : Settings
+        Which columns are inputs and target, and which rows belong together.
+
+    Returns
+    -------
+    dict
+        ``shared_groups``: groups with rows in both parts; ``duplicate_rows``: held-out rows whose
+        inputs and target stand in the training part too.
+    """
+    shared = 0
+    if settings.split.groups:
+        shared = len(set(_groups(training, settings)) & set(_groups(held_out, settings)))
+    used = [*settings.config.inputs, settings.task.target]
+    known = set(training[used].astype(str).itertuples(index=False, name=None))
+    rows = held_out[used].astype(str).itertuples(index=False, name=None)
+    return {"shared_groups": shared, "duplicate_rows": sum(row in known for row in rows)}
+
+
+def columns(table: pd.DataFrame, settings: Settings) -> dict[str, list[Any]]:
+    """Take the model's inputs out of a table.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Holds a column for each input.
+    settings : Settings
+        Names them.
+
+    Returns
+    -------
+    dict
+        Plain Python values; None where one is missing.
+    """
+    return {
+        name: [None if pd.isna(value) else value for value in table[name].tolist()]
+        for name in settings.config.inputs
+    }
+
+
+def targets(table: pd.DataFrame, settings: Settings) -> np.ndarray:
+    """Take the target out of a table, as the model learns it.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Holds the target.
+    settings : Settings
+        Names it.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (rows,): int64 positions in ``task.classes``, or float64 values.
+    """
+    target = table[settings.task.target]
+    if settings.task.classes:
+        return np.array([settings.task.classes.index(name) for name in target], dtype=np.int64)
+    return np.asarray(target, dtype=np.float64)
+
+
+def _groups(table: pd.DataFrame, settings: Settings) -> pd.Series:
+    return table[list(settings.split.groups)].astype(str).agg("\0".join, axis=1)
+
+
+def _parts(
+    table: pd.DataFrame, settings: Settings, number: int, seed: int
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    kinds: dict[tuple[bool, bool], Any] = {
+        (True, True): StratifiedGroupKFold,
+        (True, False): StratifiedKFold,
+        (False, True): GroupKFold,
+        (False, False): KFold,
+    }
+    kind = kinds[bool(settings.task.classes), bool(settings.split.groups)]
+    groups = _groups(table, settings) if settings.split.groups else None
+    splitter = kind(n_splits=number, shuffle=True, random_state=seed)
+    try:
+        for fitted, measured in splitter.split(table, table[settings.task.target], groups):
+            yield tuple(table.iloc[rows].reset_index(drop=True) for rows in (fitted, measured))
+    except ValueError as error:
+        raise DataError(f"{len(table)} rows cannot be split into {number} parts: {error}") from None
+
+
+def main() -> None:
+    """Write the cleaned table to ``data/interim``, and both parts to ``data/processed``."""
+    try:
+        settings = read()
+        table = load(settings)
+        training, held_out = split(table, settings)
+    except (SettingsError, registry.RegistryError, DataError) as error:
+        sys.exit(str(error))
+    for part, name in [
+        (table, f"interim/{settings.data.name}"),
+        (training, "processed/training"),
+        (held_out, "processed/held_out"),
+    ]:
+        path = ROOT / "data" / f"{name}.csv"
+        files.write(path, part.to_csv(index=False, lineterminator="\n").encode())
+        print(f"{path}: {len(part)} rows")
+
+
+if __name__ == "__main__":
+    main()

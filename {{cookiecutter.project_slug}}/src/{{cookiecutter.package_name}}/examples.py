@@ -10,24 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from . import data
-from .predict import SIGNATURE, Predictor, frame
+from .data import DataError, columns
+from .export import TOLERANCE
+from .features import encode, signature
+from .predict import Predictor
+from .registry import Entry
+from .settings import Settings
 
-__all__ = ["TOLERANCE", "Rows", "columns", "held_out", "own", "record"]
+__all__ = ["Rows", "held_out", "own", "record", "sample", "tolerance"]
 
-TOLERANCE = {"rtol": 1e-9, "atol": 1e-12}
-"""How far a replay may be off, relatively and absolutely; other processors give 1.5e-14."""
-
-_NAMES = [column["name"] for column in SIGNATURE["inputs"]]
+_SAMPLE_ROWS = 3
 
 
 @dataclass(frozen=True)
 class Rows:
     """Inputs that may travel inside the image.
 
-    Parameters
+    Attributes
     ----------
     table : pandas.DataFrame
         Holds a column for each input.
@@ -42,44 +44,25 @@ class Rows:
     license_text: str
 
 
-def columns(table: pd.DataFrame) -> dict[str, list[Any]]:
-    """Take the model's inputs out of a table.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Holds a column for each input.
-
-    Returns
-    -------
-    dict
-        Plain Python values; None where one is missing.
-    """
-    return {
-        name: [None if pd.isna(value) else value for value in table[name].tolist()]
-        for name in _NAMES
-    }
-
-
-def held_out(table: pd.DataFrame) -> Rows:
-    """Take the rows that were held out: published data, under the registry's licence.
+def held_out(table: pd.DataFrame, entry: Entry) -> Rows:
+    """Take the rows that were held out, under the licence of the registry.
 
     Parameters
     ----------
     table : pandas.DataFrame
         The second part of `data.split`.
+    entry : Entry
+        What the registry says about the data.
 
     Returns
     -------
     Rows
         Ready to `record`.
     """
-    entry = data.registry()
-    source = f"held-out rows of data/{entry['file']}, {entry['source']}"
-    return Rows(table, source, entry["license"])
+    return Rows(table, f"held-out rows of {entry.path.name}, {entry.source}", entry.license)
 
 
-def own(path: Path, license_text: str) -> Rows:
+def own(path: Path, license_text: str, settings: Settings) -> Rows:
     """Read rows from a file of one's own, where the data must not travel.
 
     Parameters
@@ -88,6 +71,8 @@ def own(path: Path, license_text: str) -> Rows:
         CSV; its header names the inputs, and other columns are ignored and not recorded.
     license_text : str
         Under which licence these rows may travel.
+    settings : Settings
+        Names the inputs.
 
     Returns
     -------
@@ -100,16 +85,16 @@ def own(path: Path, license_text: str) -> Rows:
         When there is no such file, or the model cannot take what it holds.
     """
     if not path.is_file():
-        raise data.DataError(f"{path} is missing")
+        raise DataError(f"{path} is missing")
     try:
         table = pd.read_csv(path)
-        frame(table)
+        encode(settings.config, {name: table[name].astype(object) for name in table})
     except ValueError as error:
-        raise data.DataError(f"{path}: {error}") from None
-    return Rows(table[_NAMES], path.name, license_text)
+        raise DataError(f"{path}: {error}") from None
+    return Rows(table[list(settings.config.inputs)], path.name, license_text)
 
 
-def record(predictor: Predictor, rows: Rows, *, model: str) -> dict[str, Any]:
+def record(predictor: Predictor, rows: Rows, settings: Settings, *, model: str) -> dict[str, Any]:
     """Predict rows, and describe what was predicted from what.
 
     Parameters
@@ -118,6 +103,8 @@ def record(predictor: Predictor, rows: Rows, *, model: str) -> dict[str, Any]:
         The exported model, loaded again.
     rows : Rows
         What to predict.
+    settings : Settings
+        Names the inputs.
     model : str
         The model file's digest, ``"sha256:…"``.
 
@@ -126,13 +113,56 @@ def record(predictor: Predictor, rows: Rows, *, model: str) -> dict[str, Any]:
     dict
         The content of ``examples.json``.
     """
-    inputs = columns(rows.table)
+    inputs = columns(rows.table, settings)
+    outputs = predictor.predict(inputs)
     return {
         "format": 1,
         "model": model,
-        "signature": SIGNATURE,
-        "tolerance": TOLERANCE,
+        "signature": signature(predictor.config),
+        "tolerance": tolerance(outputs),
         "data": {"rows": len(rows.table), "source": rows.source, "license": rows.license_text},
         "inputs": inputs,
-        "outputs": predictor.predict(inputs),
+        "outputs": outputs,
     }
+
+
+def tolerance(outputs: dict[str, list[Any]]) -> dict[str, float]:
+    """Say how far a replay may be off, on the scale of what is predicted.
+
+    Parameters
+    ----------
+    outputs : dict
+        What was predicted.
+
+    Returns
+    -------
+    dict
+        ``rtol`` as the format has it, ``atol`` times the largest value if that is over one.
+    """
+    numbers = np.hstack([np.ravel(column) for column in outputs.values() if _is_numeric(column)])
+    scale = max(1.0, float(np.abs(numbers).max(initial=0)))
+    return {"rtol": TOLERANCE["rtol"], "atol": TOLERANCE["atol"] * scale}
+
+
+def sample(rows: Rows, settings: Settings) -> bytes:
+    """Write the first of the recorded rows as CSV, to try the image with.
+
+    Parameters
+    ----------
+    rows : Rows
+        What was recorded.
+    settings : Settings
+        Names the inputs.
+
+    Returns
+    -------
+    bytes
+        A header and at most three rows.
+    """
+    table = rows.table[list(settings.config.inputs)].head(_SAMPLE_ROWS)
+    text: str = table.to_csv(index=False, lineterminator="\n")
+    return text.encode()
+
+
+def _is_numeric(column: list[Any]) -> bool:
+    return not column or not isinstance(column[0], str)

@@ -3,80 +3,79 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.compose import ColumnTransformer
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from sklearn.svm import SVC
+from . import data, evaluate, examples, export, exported, files, log, model, registry, seeds
+from .features import encode
+from .predict import load
+from .settings import ROOT, Settings, SettingsError, read
 
-from . import data, examples, export
-from .evaluate import evaluate
-from .predict import NUMERIC, SEXES, frame, load
+__all__ = ["main", "train"]
 
-__all__ = ["fit", "main", "train"]
+_MISTAKES = (SettingsError, registry.RegistryError, data.DataError)
 
 
-def fit(training: pd.DataFrame) -> CalibratedClassifierCV:
-    """Fit the classifier.
-
-    Parameters
-    ----------
-    training : pandas.DataFrame
-        Species and inputs.
-
-    Returns
-    -------
-    CalibratedClassifierCV
-        A support vector machine whose scores are calibrated to probabilities.
-    """
-    numbers = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
-    # An unknown sex matches neither category: it becomes two zeros.
-    sex = OneHotEncoder(categories=[list(SEXES)], handle_unknown="ignore", sparse_output=False)
-    inputs = ColumnTransformer([("numbers", numbers, list(NUMERIC)), ("sex", sex, ["sex"])])
-    model = CalibratedClassifierCV(make_pipeline(inputs, SVC()), ensemble=False)
-    return model.fit(frame(training), training["species"])
-
-
-def train(output: Path, *, seed: int = data.SEED, rows: examples.Rows | None = None) -> None:
-    """Train, export, and record.
+def train(
+    settings: Settings, output: Path, *, own: tuple[Path, str] | None = None
+) -> dict[str, Any]:
+    """Train, export, measure and record.
 
     What is recorded and measured is the exported file, loaded again, not the object in memory.
 
     Parameters
     ----------
+    settings : Settings
+        Every choice.
     output : Path
-        The folder for ``model.skops``, ``metrics.json`` and ``examples.json``.
-    seed : int
-        Decides which rows are held out.
-    rows : examples.Rows, optional
-        What to record; the held-out rows if absent.
+        The folder for the model, ``metrics.json``, ``examples.json`` and ``sample.csv``.
+    own : tuple of Path and str, optional
+        A file of rows to record instead of the held-out ones, and its licence.
+
+    Returns
+    -------
+    dict
+        The content of ``metrics.json``.
 
     Raises
     ------
-    DataError
-        When the data file is not the one that the registry describes.
+    RegistryError, DataError
+        When the data are not what registry and settings say.
     """
-    training, held_out = data.split(data.load(), seed)
-    content = export.model_bytes(fit(training))
-    export.write(output / "model.skops", content)
-    model = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    predictor = load(output / "model.skops")
-    metrics = {"model": model, **evaluate(predictor, training, held_out)}
-    recorded = examples.record(predictor, rows or examples.held_out(held_out), model=model)
-    export.write(output / "metrics.json", export.json_bytes(metrics))
-    export.write(output / "examples.json", export.json_bytes(recorded))
+    seeds.set_all(settings.seed)
+    entry = registry.entry(settings.data.name)
+    training, held_out = data.split(data.load(settings), settings)
+    if data.leakage(training, held_out, settings)["shared_groups"]:
+        raise data.DataError("a group of split.groups has rows on both sides of the split")
+    rows = examples.own(*own, settings) if own else examples.held_out(held_out, entry)
+    inputs = encode(settings.config, data.columns(training, settings))
+    target = data.targets(training, settings)
+    fitted = model.fit(settings.model, settings.seed, settings.config, inputs, target)
+    content = export.to_bytes(fitted, settings.config, inputs)
+    path = output / f"model.{exported.SUFFIX}"
+    files.write(path, content)
+    predictor = load(path)
+    first = {name: column[:1] for name, column in data.columns(held_out, settings).items()}
+    metrics = evaluate.evaluate(predictor, training, held_out, settings)
+    metrics |= {"model": files.digest(content), "content": export.content_digest(content)}
+    metrics |= {"data": f"sha256:{entry.sha256}", "settings": settings.digest}
+    metrics |= {"size_bytes": len(content), "framework": model.FRAMEWORK}
+    latency = evaluate.latency_ms(predictor, first)
+    metrics["thresholds"] = evaluate.thresholds(metrics, latency, settings)
+    recorded = examples.record(predictor, rows, settings, model=metrics["model"])
+    files.write(output / "metrics.json", files.json_bytes(metrics))
+    files.write(output / "sample.csv", examples.sample(rows, settings))
+    files.write(output / "examples.json", files.json_bytes(recorded))
+    return metrics
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train as the command line says."""
+    """Train as the command line says, and add a line to the log."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=data.FOLDER.parent / "models")
+    parser.add_argument("--output", type=Path, default=ROOT / "models", metavar="FOLDER")
+    parser.add_argument("--profile", default="", help="a table of [profiles] in experiment.toml")
     parser.add_argument(
         "--examples",
         type=Path,
@@ -86,15 +85,37 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--examples-license", metavar="TEXT", help="the licence under which those rows travel"
     )
+    parser.add_argument("--note", default="", help="what is tried here, for the log")
+    parser.add_argument(
+        "--log", type=Path, default=log.LOG, metavar="FILE", help="where the line goes"
+    )
     chosen = parser.parse_args(arguments)
     if (chosen.examples is None) != (chosen.examples_license is None):
         parser.error("--examples and --examples-license go together")
+    own = (chosen.examples, chosen.examples_license) if chosen.examples else None
+    begin = time.monotonic()
+    line: dict[str, Any] = {"note": chosen.note, "profile": chosen.profile}
     try:
-        rows = chosen.examples and examples.own(chosen.examples, chosen.examples_license)
-        train(chosen.output, rows=rows)
-    except data.DataError as error:
-        sys.exit(str(error))
-    print(f"Wrote model.skops, metrics.json and examples.json to {chosen.output}")
+        settings = read(chosen.profile)
+        line |= {"settings": settings.model_dump(mode="json"), **log.surroundings()}
+        metrics = train(settings, chosen.output, own=own)
+    except BaseException as error:
+        # What failed is part of the record too.
+        seconds = round(time.monotonic() - begin, 1)
+        failed = f"{type(error).__name__}: {error}"
+        log.append({**line, "seconds": seconds, "error": failed}, chosen.log)
+        if isinstance(error, _MISTAKES):
+            sys.exit(str(error))
+        raise
+    seconds = round(time.monotonic() - begin, 1)
+    name = metrics["optimise"]
+    reached = {"optimise": name, "value": metrics["held_out"][name], "model": metrics["model"]}
+    log.append({**line, "seconds": seconds, **reached}, chosen.log)
+    print(f"{name} {reached['value']:g} on {metrics['rows']['held_out']} held-out rows")
+    missed = [each["metric"] for each in metrics["thresholds"] if not each["passed"]]
+    if missed:
+        print(f"missed: {', '.join(missed)}; make evaluate shows by how much")
+    print(f"Wrote the model, metrics.json, examples.json and sample.csv to {chosen.output}")
 
 
 if __name__ == "__main__":

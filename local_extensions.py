@@ -44,7 +44,6 @@ _TAKEN = {
     "mypy",
     "nbclient",
     "numpy",
-    "numpydoc",
     "onnx",
     "onnxmltools",
     "onnxruntime",

@@ -6,11 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import COUNTED
+from simple_index import SimpleIndex, served
+
+from packager import net
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
@@ -228,3 +233,49 @@ def files(project: Path) -> dict[str, bytes]:
         for path in sorted(project.rglob("*"))
         if path.is_file() and ".git" not in path.relative_to(project).parts
     }
+
+
+def nearer(project: Path, index: SimpleIndex) -> list[str]:
+    """Let a repository ask an index on loopback for PyTorch, and nothing else that has it.
+
+    Returns words for make: pip's settings, without the folders where it looks for wheels besides;
+    none where the repository needs no such index.
+    """
+    path = project / "pyproject.toml"
+    if not hints(project):
+        return []
+    (hint,) = hints(project)
+    path.write_text(path.read_text("utf-8").replace(hint, index.address), "utf-8")
+    first, *others = net.pip_settings().index_urls
+    return [
+        "PIP_CONFIG_FILE=/dev/null",
+        f"PIP_INDEX_URL={first}",
+        f"PIP_EXTRA_INDEX_URL={' '.join(others)}",
+    ]
+
+
+def pyproject(project: Path) -> dict[str, Any]:
+    return tomllib.loads((project / "pyproject.toml").read_text("utf-8"))
+
+
+def hints(project: Path) -> list[str]:
+    urls: list[str] = pyproject(project)["tool"]["packager"].get("extra-index-urls", [])
+    return urls
+
+
+@pytest.fixture(scope="session")
+def pytorch_index(
+    bake: Bake, git_user: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SimpleIndex]:
+    """Serve the wheel that pip finds, on the template's own index or nearer."""
+    project = bake(environment=git_user, framework="pytorch")
+    (hint,) = hints(project)
+    needed = pyproject(project)["project"]["dependencies"]
+    (torch,) = (one for one in needed if one.startswith("torch"))
+    folder = tmp_path_factory.mktemp("torch")
+    quickly = ("--quiet", "--no-deps", "--retries=0", f"--extra-index-url={hint}")
+    download = [sys.executable, "-m", "pip", "download", *quickly, f"--dest={folder}", torch]
+    subprocess.run(download, check=True)
+    (wheel,) = folder.iterdir()
+    with served(tmp_path_factory.mktemp("index"), wheel) as index:
+        yield index

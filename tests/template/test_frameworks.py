@@ -7,44 +7,20 @@ the wheel at hand is served from an index on loopback, and only that one offers 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from simple_index import SimpleIndex, served
+from conftest import git
+from simple_index import SimpleIndex
 
-from packager import net
 from packager.outputs.engine import Engine
 
-from .conftest import Bake, Make, git
+from .conftest import Bake, Make, hints, nearer
 
 pytestmark = pytest.mark.whole
 
 LOCKS = ("requirements.txt", "requirements-dev.txt", "packager.lock")
 STEPS = ("setup", "train", "cards", "check", "image", "predict")
-
-
-def surroundings() -> list[str]:
-    """Pip's settings as words for make, without the folders where it looks for wheels besides."""
-    first, *others = net.pip_settings().index_urls
-    return [
-        "PIP_CONFIG_FILE=/dev/null",
-        f"PIP_INDEX_URL={first}",
-        f"PIP_EXTRA_INDEX_URL={' '.join(others)}",
-    ]
-
-
-def pyproject(project: Path) -> dict[str, Any]:
-    return tomllib.loads((project / "pyproject.toml").read_text("utf-8"))
-
-
-def hints(project: Path) -> list[str]:
-    urls: list[str] = pyproject(project)["tool"]["packager"].get("extra-index-urls", [])
-    return urls
 
 
 def goes_all_the_way(project: Path, make: Make, engine: Engine, *words: str) -> None:
@@ -58,7 +34,7 @@ def goes_all_the_way(project: Path, make: Make, engine: Engine, *words: str) -> 
             said[step] = done.stdout
             if step == "cards":
                 git(project, "add", "-A")
-                git(project, "-c", "user.name=A", "-c", "user.email=", "commit", "-qm", "Train")
+                git(project, "commit", "-qm", "Train")
         assert re.search(r"smoke +\d+ examples.* passed", said["image"])
         assert '"species"' in said["predict"]
         assert git(project, "status", "--porcelain") == ""
@@ -90,24 +66,6 @@ def test_a_framework_goes_from_bake_to_smoke_tested_image(
     goes_all_the_way(project, make, engine)
 
 
-@pytest.fixture(scope="module")
-def pytorch_index(
-    bake: Bake, git_user: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SimpleIndex]:
-    """Serve the wheel that pip finds, on the template's own index or nearer."""
-    project = bake(environment=git_user, framework="pytorch")
-    (hint,) = hints(project)
-    needed = pyproject(project)["project"]["dependencies"]
-    (torch,) = (one for one in needed if one.startswith("torch"))
-    folder = tmp_path_factory.mktemp("torch")
-    quickly = ("--quiet", "--no-deps", "--retries=0", f"--extra-index-url={hint}")
-    download = [sys.executable, "-m", "pip", "download", *quickly, f"--dest={folder}", torch]
-    subprocess.run(download, check=True)
-    (wheel,) = folder.iterdir()
-    with served(tmp_path_factory.mktemp("index"), wheel) as index:
-        yield index
-
-
 @pytest.mark.parametrize("export_format", ["safetensors", "torch.export"])
 def test_pytorch_goes_from_bake_to_smoke_tested_image_through_its_own_index(
     export_format: str,
@@ -123,10 +81,7 @@ def test_pytorch_goes_from_bake_to_smoke_tested_image_through_its_own_index(
         export_format=export_format,
         project_slug=f"whole-{export_format}",
     )
-    path = project / "pyproject.toml"
-    (hint,) = hints(project)
-    path.write_text(path.read_text("utf-8").replace(hint, pytorch_index.address), "utf-8")
-    goes_all_the_way(project, make, engine, *surroundings())
+    goes_all_the_way(project, make, engine, *nearer(project, pytorch_index))
     assert any(wheel.startswith("torch-") for wheel in pytorch_index.got)
     for name in LOCKS:
         text = (project / name).read_text("utf-8")

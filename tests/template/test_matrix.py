@@ -21,10 +21,7 @@ import yaml
 from conftest import COUNTED
 from conftest import git as git_does
 
-from .conftest import GATES, HOSTILE, TEMPLATE, Bake, Make, files, git
-from .test_frameworks import hints, pytorch_index, surroundings
-
-__all__ = ["pytorch_index"]  # a fixture, asked for by name
+from .conftest import GATES, HOSTILE, TEMPLATE, Bake, Make, files, git, hints, nearer
 
 FORMATS = {
     "scikit-learn": ("skops", "onnx"),
@@ -259,11 +256,7 @@ def places(combined_for_real: Path, request: pytest.FixtureRequest) -> list[str]
     """Words for make that say where PyTorch's own index is; no words where nobody needs it."""
     if not hints(combined_for_real):
         return []
-    (hint,) = hints(combined_for_real)
-    index = request.getfixturevalue("pytorch_index")
-    path = combined_for_real / "pyproject.toml"
-    path.write_text(path.read_text("utf-8").replace(hint, index.address), "utf-8")
-    return surroundings()
+    return nearer(combined_for_real, request.getfixturevalue("pytorch_index"))
 
 
 @pytest.fixture

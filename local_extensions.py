@@ -30,46 +30,21 @@ LONGEST_PACKAGE_NAME = 40
 _SLUG = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 _PACKAGE = re.compile(r"[a-z][a-z0-9]*(_+[a-z0-9]+)*")
 # What the baked repository installs or imports under these names itself.
-_TAKEN = {
-    "black",
-    "conftest",
-    "detect_secrets",
-    "editables",
-    "hatchling",
-    "joblib",
-    "jupytext",
-    "lightgbm",
-    "matplotlib",
-    "model_packager",
-    "mypy",
-    "nbclient",
-    "numpy",
-    "onnx",
-    "onnxmltools",
-    "onnxruntime",
-    "packager",
-    "packager_runtime",
-    "pandas",
-    "pdoc",
-    "pip",
-    "pooch",
-    "pre_commit",
-    "pydantic",
-    "pytest",
-    "ruff",
-    "safetensors",
-    "scikit_learn",
-    "scipy",
-    "setuptools",
-    "skl2onnx",
-    "sklearn",
-    "skops",
-    "tests",
-    "threadpoolctl",
-    "torch",
-    "xgboost",
-    "xgboost_cpu",
-}
+_TAKEN = frozenset("""
+    annotated_types asttokens attrs black certifi cfgv charset_normalizer click comm conftest
+    contourpy coverage cycler debugpy decorator detect_secrets distlib docutils editables
+    executing fastjsonschema filelock flatbuffers fonttools hatchling identify idna iniconfig
+    ipykernel ipython jedi jinja2 joblib jsonschema jupyter_client jupyter_core jupytext
+    kiwisolver lightgbm markdown2 markdown_it_py markupsafe matplotlib matplotlib_inline mdurl
+    model_packager mypy mypy_extensions nbclient nbformat nbstripout nodeenv numpy onnx
+    onnxmltools onnxruntime packager packager_runtime packaging pandas parso pathspec pdoc
+    pexpect pillow pip platformdirs pluggy pooch pre_commit prettytable prompt_toolkit protobuf
+    psutil pydantic pydantic_core pygments pyparsing pytest python_dateutil pytokens pyyaml
+    pyzmq referencing requests rpds_py ruff safetensors scikit_learn scipy setuptools six
+    skl2onnx sklearn skops stack_data tests threadpoolctl torch tornado tqdm traitlets
+    trove_classifiers typing_extensions tzdata urllib3 virtualenv wcwidth xgboost xgboost_cpu
+    yaml
+    """.split())  # noqa: SIM905 - a list would have ninety lines
 _LINE_BREAKERS = {"Cc", "Cs", "Zl", "Zp"}
 _LINES = ("project_name", "description", "author_name", "author_surname", "author_email")
 _TABULAR = ("skops", "onnx")

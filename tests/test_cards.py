@@ -314,6 +314,14 @@ FINDINGS: dict[str, tuple[str, str, str, str]] = {
         *("MODEL_CARD.md", "## Training Data\n\nIt is so.", "## Training Data\n- A: Not answered."),
         "'Training Data' is not answered",
     ),
+    "only a dash": (
+        *("MODEL_CARD.md", "## Training Data\n\nIt is so.", "## Training Data\n\n-"),
+        "'Training Data' is not answered",
+    ),
+    "only a fence": (
+        *("MODEL_CARD.md", "## Intended Use\n\nIt is so.", "## Intended Use\n\n```\n```"),
+        "'Intended Use' is not answered",
+    ),
     "source of data": (
         *("DATASHEET.md", "value come from?\n\nYes.", "value come from?\n\n*Not answered.*"),
         "'Where does each value come from?' is not answered",
@@ -426,7 +434,9 @@ def test_a_datasheet_alone_needs_no_metrics(study: Study) -> None:
     (study.root / "models/metrics.json").unlink()
     (study.root / "MODEL_CARD.md").unlink()
     assert told(study.check()) == []
-    study.write(study.read("DATASHEET.md").replace("Yes.", f"{marked('rows')}.", 1), "DATASHEET.md")
+    study.write(
+        study.read("DATASHEET.md").replace("Yes.", f"Rows: {marked('rows')}", 1), "DATASHEET.md"
+    )
     assert told(study.check()) == ["models/metrics.json: does not exist"]
 
 

@@ -24,6 +24,7 @@ _DIGEST = re.compile("sha256:[0-9a-f]{64}")
 _PLACEHOLDER = re.compile(r"\bTODO\b")
 _NOT_ANSWERED = re.compile(r"\bnot answered\b", re.IGNORECASE)
 _TYPED = re.compile(r"\s*(?:- +)*value:\s*[-+.0-9]")
+_WORD = re.compile(r"\w")
 _MOST_SHOWN = 60
 
 
@@ -355,8 +356,9 @@ def _unanswered(card: _Card) -> Iterator[Finding]:
 def _answer(text: str) -> str:
     """Give what is said in a piece of prose besides headings and "Not answered."."""
     lines = [line.strip() for line in text.split("\n")]
-    said = [one for one in lines if not one.startswith("#") and not _NOT_ANSWERED.search(one)]
-    return "".join(said).strip(EMPTY)
+    marks = ("#", "```", "~~~")
+    said = [one for one in lines if not one.startswith(marks) and not _NOT_ANSWERED.search(one)]
+    return "".join(one for one in said if _WORD.search(one)).strip(EMPTY)
 
 
 def _placeholders(card: _Card) -> Iterator[Finding]:

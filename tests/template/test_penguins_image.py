@@ -242,10 +242,10 @@ def run_sealed(
         container.remove(force=True)
 
 
-def train(repository: Repository, *words: str) -> None:
+def train(repository: Repository) -> None:
     """Train with tools that were lent: they are told where the code is."""
     subprocess.run(
-        [".venv/bin/python", "-m", "birds.train", *words],
+        [".venv/bin/python", "-m", "birds.train"],
         cwd=repository.root,
         env={**repository.environment, "PYTHONPATH": str(repository.root / "src")},
         check=True,
@@ -512,7 +512,9 @@ def test_examples_of_ones_own_travel_alone_and_build_says_so(
         "island,culmen_length_mm,culmen_depth_mm,flipper_length_mm,sex\n"
         "Secret,40.5,18.5,191.5,FEMALE\nSecret,47.5,,217.5,\n"
     )
-    train(copy, "--examples", str(own), "--examples-license", "CC-BY-4.0")
+    named = f'[data]\nexamples = "{own}"\nexamples_license = "CC-BY-4.0"\n'
+    copy.edit("experiment.toml", "[data]\n", named)
+    train(copy)
     archive = tmp_path / "image.tar"
     done = copy.run("build", "--no-load", "-o", str(archive))
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 import json
 
+import pandas as pd
 import pytest
 
 from {{ cookiecutter.package_name }} import data, examples, files, predict, registry, train
@@ -23,19 +24,23 @@ def test_examples_have_the_signature_they_state(recorded):
         assert {len(column) for column in recorded[side].values()} == {recorded["data"]["rows"]}
 
 
-def test_held_out_rows_are_recorded_by_default(fresh, table, quick):
+def naming(settings, **values):
+    """The settings with other values under [data]."""
+    return settings.model_copy(update={"data": settings.data.model_copy(update=values)})
+
+
+def test_held_out_rows_are_recorded_unless_others_are_named(table, quick):
     _, held_out = data.split(table, quick)
-    rows = examples.held_out(held_out, registry.entry(quick.data.name))
-    recorded = json.loads((fresh / "examples.json").read_text("utf-8"))
-    assert recorded["inputs"] == data.columns(rows.table, quick)
-    assert recorded["data"]["license"] == rows.license_text
+    plain = naming(quick, examples="", examples_license="")
+    rows = examples.chosen(held_out, registry.entry(quick.data.name), plain)
+    assert rows.table is held_out
+    assert rows.license_text == registry.entry(quick.data.name).license
 
 
-def test_rows_of_ones_own_take_their_place(tmp_path, row):
+def test_rows_that_the_settings_name_take_their_place(tmp_path, row, quick):
     own = tmp_path / "own.csv"
-    own.write_text(f"note,{','.join(row)}\nmade up,{','.join(str(v) for (v,) in row.values())}\n")
-    words = ["--output", str(tmp_path), "--profile", "quick", "--log", str(tmp_path / "log.jsonl")]
-    train.main([*words, "--examples", str(own), "--examples-license", "Public domain"])
+    pd.DataFrame({"note": ["made up"], **row}).to_csv(own, index=False)
+    train.train(naming(quick, examples=str(own), examples_license="Public domain"), tmp_path)
     recorded = json.loads((tmp_path / "examples.json").read_text("utf-8"))
     assert recorded["data"] == {"license": "Public domain", "rows": 1, "source": "own.csv"}
     assert recorded["inputs"] == row
@@ -52,9 +57,3 @@ def test_a_file_that_the_model_cannot_take_is_named(tmp_path, quick, content, me
         path.write_text(content)
     with pytest.raises(data.DataError, match=rf"own\.csv.*{message}"):
         examples.own(path, "CC0-1.0", quick)
-
-
-def test_a_licence_has_to_be_stated(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        train.main(["--output", str(tmp_path), "--examples", "own.csv"])
-    assert "--examples-license" in capsys.readouterr().err

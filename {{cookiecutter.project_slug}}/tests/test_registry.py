@@ -5,6 +5,8 @@ import pytest
 
 from {{ cookiecutter.package_name }} import registry, settings
 
+OTHERS = "sha256 = '00'\nsource = 'a book'\nlicense = 'CC0-1.0'\n"
+
 
 @pytest.fixture
 def entry(tmp_path):
@@ -53,7 +55,13 @@ def test_a_fetched_file_with_another_digest_is_refused_and_not_kept(served):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "lacks 'made'"), ("[made]\nfile = 'x'\n", "lacks 'sha256'"), ("[made", "Expected")],
+    [
+        ("", "lacks 'made'"),
+        ("[made]\nfile = 'x'\n", "lacks 'sha256'"),
+        ("[made", "Expected"),
+        (f"[made]\nfile = '../x'\n{OTHERS}", "is no path inside"),
+        (f"[made]\nfile = '/x'\n{OTHERS}", "is no path inside"),
+    ],
 )
 def test_a_mistake_in_the_registry_is_named(tmp_path, text, said):
     (tmp_path / "registry.toml").write_text(text)

@@ -4,6 +4,7 @@ import pytest
 
 from {{ cookiecutter.package_name }} import settings
 
+LIMITS = "[evaluation.thresholds]"
 TEXT = (settings.ROOT / settings.FILE).read_text("utf-8")
 
 
@@ -26,12 +27,14 @@ def test_comments_do_not_change_the_digest(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("seed = 0", "seed = -1", "seed: "),
-        ("seed = 0", "sed = 0", "seed: Field required"),
+        ("seed = ", "seed = -1 #", "seed: "),
+        ("seed = ", "sed = ", "seed: Field required"),
         ("[split]", "[split]\nheld_in = 1", "split.held_in: Extra inputs"),
         ("optimise = ", "optimise = 'beauty' #", "beauty is no metric of a"),
-        ("latency_ms = {", "speed = {", "speed is no metric of a"),
-        ("{ max = 10 }", "{ max = 10, min = 1 }", "size_mb: give min or max"),
+        (LIMITS, LIMITS + "\nspeed = { max = 1 }", "speed is no metric of a"),
+        (LIMITS, LIMITS + "\nspeed = { max = 1, min = 1 }", "speed: give min or max"),
+        ("[data]", "[data]\nexamples = 'rows.csv'", "examples and examples_license go together"),
+        ("held_out = ", "held_out = 0.4 #", "the nearest to 0.4 is 0.5"),
         ("target = ", "target = 3 #", "task.target: "),
         ("numeric = [", "numeric = ['no', 'no', ", "name at least one column, none twice"),
         ("[split]", "[split", "Expected"),

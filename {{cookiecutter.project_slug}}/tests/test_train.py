@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from {{ cookiecutter.package_name }} import (
     log,
     model,
     predict,
+    registry,
     settings,
     train,
 )
@@ -64,7 +66,8 @@ def test_training_that_forgets_the_seed_is_noticed(fresh, tmp_path):
 def test_the_exported_model_predicts_what_the_fitted_one_did(fresh, table, quick):
     training, held_out = data.split(table, quick)
     inputs = encode(quick.config, data.columns(training, quick))
-    fitted = model.fit(quick.model, quick.seed, quick.config, inputs, data.targets(training, quick))
+    target, together = data.targets(training, quick), data.groups(training, quick)
+    fitted = model.fit(quick.model, quick.seed, quick.config, inputs, target, together)
     others = encode(quick.config, data.columns(held_out, quick))
     expected = model.run(fitted, quick.config, others)
     found = predict.load(fresh / f"model.{SUFFIX}").run(others)
@@ -77,6 +80,8 @@ def test_the_committed_model_is_of_these_settings_and_data():
         pytest.skip("nothing is trained yet")
     metrics = json.loads((settings.ROOT / "models" / "metrics.json").read_text("utf-8"))
     assert metrics["settings"] == settings.read().digest, "make train: the settings have changed"
+    entry = registry.entry(settings.read().data.name)
+    assert metrics["data"] == f"sha256:{entry.sha256}", "make train: the data have changed"
     content = (settings.ROOT / "models" / f"model.{SUFFIX}").read_bytes()
     assert metrics["model"] == files.digest(content)
     assert metrics["content"] == export.content_digest(content)
@@ -106,7 +111,28 @@ def test_every_training_adds_a_line_to_the_log_failures_included(tmp_path, monke
     assert first["settings"]["seed"] == settings.read().seed
     assert "ZeroDivisionError" in second["error"]
     assert "SettingsError" in third["error"]
+    assert first["data"] == f"sha256:{registry.entry(settings.read().data.name).sha256}"
     assert log.draw([first, second, third]).axes
+
+
+def test_a_failing_training_leaves_the_old_model_and_all_that_is_said_of_it(
+    fresh, tmp_path, quick, monkeypatch
+):
+    folder = shutil.copytree(fresh, tmp_path / "models")
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train.train(quick.model_copy(update={"seed": quick.seed + 1}), folder)
+    assert digests(folder) == digests(fresh)
+
+
+def test_a_model_that_cannot_be_exported_is_explained(tmp_path, quick, monkeypatch):
+    def refuse(*_):
+        raise ValueError("of an unknown type")
+
+    monkeypatch.setattr(export, "to_bytes", refuse)
+    with pytest.raises(train.TrainingError, match=r"cannot be fitted and exported: of an unknown"):
+        train.train(quick, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_log_is_named_with_the_line(tmp_path):

@@ -12,9 +12,10 @@ import pandas as pd
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from . import dataset, files, registry
+from .features import encode
 from .settings import ROOT, Settings, SettingsError, read
 
-__all__ = ["DataError", "columns", "folds", "leakage", "load", "main", "split", "targets"]
+__all__ = ["DataError", "columns", "folds", "groups", "leakage", "load", "main", "split", "targets"]
 
 
 class DataError(ValueError):
@@ -60,6 +61,13 @@ def load(settings: Settings, folder: Path = ROOT / "data") -> pd.DataFrame:
             raise DataError(f"{target.name} holds {unknown}, which task.classes does not name")
     elif not (pd.api.types.is_numeric_dtype(target) and np.isfinite(target).all()):
         raise DataError(f"{target.name} holds something that is no finite number")
+    absent = set(settings.task.classes) - set(target.unique())
+    if absent:
+        raise DataError(f"no row is {', '.join(sorted(absent))}, which task.classes names")
+    try:
+        encode(settings.config, columns(table, settings))
+    except ValueError as error:
+        raise DataError(str(error)) from None
     return table
 
 
@@ -108,6 +116,27 @@ def folds(
             yield seed, fitted, measured
 
 
+def groups(table: pd.DataFrame, settings: Settings) -> np.ndarray | None:
+    """Say which rows belong together.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `load` returns it.
+    settings : Settings
+        Names the columns that make a group.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        Shape (rows,), a text for each row; None where each row stands for itself.
+    """
+    if not settings.split.groups:
+        return None
+    rows = table[list(settings.split.groups)].itertuples(index=False, name=None)
+    return np.array(["\0".join(map(str, row)) for row in rows], dtype=object)
+
+
 def leakage(training: pd.DataFrame, held_out: pd.DataFrame, settings: Settings) -> dict[str, int]:
     """Count what the model could have seen before it is tested on it.
 
@@ -124,9 +153,8 @@ def leakage(training: pd.DataFrame, held_out: pd.DataFrame, settings: Settings) 
         ``shared_groups``: groups with rows in both parts; ``duplicate_rows``: held-out rows whose
         inputs and target stand in the training part too.
     """
-    shared = 0
-    if settings.split.groups:
-        shared = len(set(_groups(training, settings)) & set(_groups(held_out, settings)))
+    parts = [groups(part, settings) for part in (training, held_out)]
+    shared = len(set.intersection(*(set() if part is None else set(part) for part in parts)))
     used = [*settings.config.inputs, settings.task.target]
     known = set(training[used].astype(str).itertuples(index=False, name=None))
     rows = held_out[used].astype(str).itertuples(index=False, name=None)
@@ -175,10 +203,6 @@ def targets(table: pd.DataFrame, settings: Settings) -> np.ndarray:
     return np.asarray(target, dtype=np.float64)
 
 
-def _groups(table: pd.DataFrame, settings: Settings) -> pd.Series:
-    return table[list(settings.split.groups)].astype(str).agg("\0".join, axis=1)
-
-
 def _parts(
     table: pd.DataFrame, settings: Settings, number: int, seed: int
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
@@ -189,13 +213,20 @@ def _parts(
         (False, False): KFold,
     }
     kind = kinds[bool(settings.task.classes), bool(settings.split.groups)]
-    groups = _groups(table, settings) if settings.split.groups else None
     splitter = kind(n_splits=number, shuffle=True, random_state=seed)
+    target = table[settings.task.target]
     try:
-        for fitted, measured in splitter.split(table, table[settings.task.target], groups):
-            yield tuple(table.iloc[rows].reset_index(drop=True) for rows in (fitted, measured))
+        parts = list(splitter.split(table, target, groups(table, settings)))
     except ValueError as error:
         raise DataError(f"{len(table)} rows cannot be split into {number} parts: {error}") from None
+    for fitted, measured in parts:
+        absent = set(settings.task.classes) - set(target.iloc[fitted])
+        if absent:
+            raise DataError(
+                f"{', '.join(sorted(absent))} is so rare that none is left to learn from where "
+                f"{len(table)} rows are split into {number} parts"
+            )
+        yield tuple(table.iloc[rows].reset_index(drop=True) for rows in (fitted, measured))
 
 
 def main() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 from sklearn import metrics
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from . import data, dataset, exported, model, predict, registry, report
+from . import data, dataset, exported, files, model, predict, registry, report
 from .features import Config, encode
 from .settings import HIGHER_IS_BETTER, ROOT, Settings, SettingsError, read
 
@@ -119,20 +119,23 @@ def cross_validate(training: pd.DataFrame, settings: Settings) -> dict[str, Any]
     -------
     dict
         ``folds``, ``repeats``, and under ``metrics`` for each of them ``mean``, ``std``, ``min``
-        and ``max`` over all fits.
+        and ``max`` over all fits, and ``std_over_seeds``, of the means of the repetitions.
     """
     config = settings.config
     found = []
     for seed, fitted, measured in data.folds(training, settings):
         inputs = encode(config, data.columns(fitted, settings))
         target = data.targets(fitted, settings)
-        estimator = model.fit(settings.model, seed, config, inputs, target)
+        together = data.groups(fitted, settings)
+        estimator = model.fit(settings.model, seed, config, inputs, target, together)
         output = model.run(estimator, config, encode(config, data.columns(measured, settings)))
         found.append(scores(config, data.targets(measured, settings), output))
     return {
         "folds": settings.split.folds,
         "repeats": settings.split.repeats,
-        "metrics": {name: _spread([one[name] for one in found]) for name in found[0]},
+        "metrics": {
+            name: _spread([one[name] for one in found], settings.split.folds) for name in found[0]
+        },
     }
 
 
@@ -194,9 +197,10 @@ def latency_ms(predictor: predict.Predictor, row: dict[str, list[Any]]) -> float
     return 1000 * statistics.median(taken)
 
 
-def _spread(values: Iterable[float]) -> dict[str, float]:
-    array = np.array(list(values))
+def _spread(values: list[float], folds: int) -> dict[str, float]:
+    array = np.array(values)
     found = {"mean": array.mean(), "std": array.std(), "min": array.min(), "max": array.max()}
+    found["std_over_seeds"] = array.reshape(-1, folds).mean(axis=1).std()
     return {name: round(float(value), 6) for name, value in found.items()}
 
 
@@ -207,6 +211,10 @@ def _baselines(
     learned, truth = data.targets(training, settings), data.targets(held_out, settings)
     none = np.zeros((len(training), 1)), np.zeros((len(held_out), 1))
     rule = dataset.rule(held_out)
+    unknown = {str(answer) for answer in rule} - set(config.classes) if config.classes else set()
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise data.DataError(f"dataset.rule answers {names}, which task.classes does not name")
     found: dict[str, dict[str, Any]] = {}
     if config.classes:
         dummy = DummyClassifier(strategy="prior").fit(none[0], learned)
@@ -276,8 +284,19 @@ def main(arguments: list[str] | None = None) -> None:
         predictor = predict.load(MODEL)
         if predictor.config != settings.config:
             raise SettingsError("the model has other inputs than experiment.toml: run make train")
+        said = json.loads(MODEL.with_name("metrics.json").read_text("utf-8"))
+        now = {
+            "model": files.digest(MODEL.read_bytes()),
+            "data": f"sha256:{registry.entry(settings.data.name).sha256}",
+            "fitted_with": settings.fitted_with,
+        }
+        if {key: said.get(key) for key in now} != now:
+            raise SettingsError(
+                "the model was trained with other settings or data: rows that are held out now "
+                "may be rows that it learned from; run make train"
+            )
         measured = evaluate(predictor, training, held_out, settings)
-    except (SettingsError, registry.RegistryError, data.DataError, ValueError) as error:
+    except (OSError, SettingsError, registry.RegistryError, data.DataError, ValueError) as error:
         sys.exit(str(error))
     first = {name: column[:1] for name, column in data.columns(held_out, settings).items()}
     latency = latency_ms(predictor, first)

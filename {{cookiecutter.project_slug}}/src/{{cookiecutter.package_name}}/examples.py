@@ -18,9 +18,9 @@ from .export import TOLERANCE
 from .features import encode, signature
 from .predict import Predictor
 from .registry import Entry
-from .settings import Settings
+from .settings import ROOT, Settings
 
-__all__ = ["Rows", "held_out", "own", "record", "sample", "tolerance"]
+__all__ = ["Rows", "chosen", "own", "record", "sample", "tolerance"]
 
 _SAMPLE_ROWS = 3
 
@@ -44,22 +44,32 @@ class Rows:
     license_text: str
 
 
-def held_out(table: pd.DataFrame, entry: Entry) -> Rows:
-    """Take the rows that were held out, under the licence of the registry.
+def chosen(held_out: pd.DataFrame, entry: Entry, settings: Settings) -> Rows:
+    """Take the rows that the settings want recorded.
 
     Parameters
     ----------
-    table : pandas.DataFrame
-        The second part of `data.split`.
+    held_out : pandas.DataFrame
+        The second part of `data.split`: these, if the settings name no others.
     entry : Entry
         What the registry says about the data.
+    settings : Settings
+        May name a file of rows that stands in for data that must not travel.
 
     Returns
     -------
     Rows
         Ready to `record`.
+
+    Raises
+    ------
+    DataError
+        When the file that the settings name cannot be used.
     """
-    return Rows(table, f"held-out rows of {entry.path.name}, {entry.source}", entry.license)
+    if settings.data.examples:
+        path = ROOT / settings.data.examples
+        return own(path, settings.data.examples_license, settings)
+    return Rows(held_out, f"held-out rows of {entry.path.name}, {entry.source}", entry.license)
 
 
 def own(path: Path, license_text: str, settings: Settings) -> Rows:
@@ -87,7 +97,9 @@ def own(path: Path, license_text: str, settings: Settings) -> Rows:
     if not path.is_file():
         raise DataError(f"{path} is missing")
     try:
-        table = pd.read_csv(path)
+        # A word is a word, though it look like a number or like "NA".
+        words = dict.fromkeys(settings.features.categorical, str)
+        table = pd.read_csv(path, dtype=words, keep_default_na=False, na_values=[""])
         encode(settings.config, {name: table[name].astype(object) for name in table})
     except ValueError as error:
         raise DataError(f"{path}: {error}") from None

@@ -57,12 +57,13 @@ def append(line: dict[str, Any], path: Path = LOG) -> None:
     Parameters
     ----------
     line : dict
-        What was tried, and what came of it; the time and the commit are added.
+        What was tried, and what came of it; the time and the state of the repository are added.
     path : Path
         The log; made if it is missing.
     """
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    line = {"time": now, "commit": _commit(), **line}
+    line = {"time": now, "commit": _git("rev-parse", "HEAD"), **line}
+    line["dirty"] = bool(_git("status", "--porcelain", "--", "src", "experiment.toml", "data"))
     text = json.dumps(line, ensure_ascii=False, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     # One write to a file opened for appending: runs at the same time do not mix their lines.
@@ -113,13 +114,15 @@ def draw(lines: list[dict[str, Any]]) -> Figure:
     """
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.add_subplot()
-    done = [(n, line) for n, line in enumerate(lines, start=1) if "value" in line]
+    # Another metric has another scale: only those of the latest experiments are comparable.
+    metric = next((line["optimise"] for line in reversed(lines) if "value" in line), "")
+    done = [(n, line) for n, line in enumerate(lines, start=1) if line.get("optimise") == metric]
     axes.plot([n for n, _ in done], [line["value"] for _, line in done], marker="o")
     for number, line in enumerate(lines, start=1):
         if "error" in line:
             axes.axvline(number, color="firebrick", linestyle=":")
     axes.set_xlabel("experiment")
-    axes.set_ylabel(lines[-1].get("optimise", "") if lines else "")
+    axes.set_ylabel(metric)
     return figure
 
 
@@ -141,11 +144,9 @@ def main() -> None:
     print(path)
 
 
-def _commit() -> str | None:
+def _git(*words: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pooch
 
@@ -70,7 +70,11 @@ def entry(name: str, folder: Path = ROOT / "data") -> Entry:
     try:
         table = tomllib.loads(path.read_text("utf-8"))[name]
         known = {key: str(table[key]) for key in ("sha256", "source", "license")}
-        return Entry(path=folder / table["file"], url=str(table.get("url", "")), **known)
+        known["sha256"] = known["sha256"].lower()
+        place = PurePosixPath(table["file"])
+        if place.is_absolute() or ".." in place.parts or not place.name:
+            raise ValueError(f"file = {table['file']!r} is no path inside this folder")
+        return Entry(path=folder / place, url=str(table.get("url", "")), **known)
     except FileNotFoundError:
         raise RegistryError(f"{path} is missing") from None
     except KeyError as error:

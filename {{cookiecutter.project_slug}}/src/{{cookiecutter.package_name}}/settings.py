@@ -47,6 +47,8 @@ class _Table(BaseModel):
 
 class _Data(_Table):
     name: str
+    examples: str = ""
+    examples_license: str = ""
 
 
 class _Task(_Table):
@@ -167,8 +169,18 @@ class Settings(_Table):
         str
             ``"sha256:"`` and 64 hexadecimal digits.
         """
-        values = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return f"sha256:{hashlib.sha256(values.encode()).hexdigest()}"
+        return _digest(self.model_dump(mode="json"))
+
+    @property
+    def fitted_with(self) -> str:
+        """The digest of what decides which rows a model learned from, and how.
+
+        Returns
+        -------
+        str
+            Of all but ``[evaluation]``.
+        """
+        return _digest(self.model_dump(mode="json", exclude={"evaluation"}))
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:
@@ -183,6 +195,16 @@ class Settings(_Table):
             )
         if (self.task.kind == "classification") != (len(self.task.classes) > 1):
             raise ValueError("task.classes: a classification has at least two, a regression none")
+        if bool(self.data.examples) != bool(self.data.examples_license):
+            raise ValueError("data: examples and examples_license go together")
+        if len(set(self.task.classes)) != len(self.task.classes):
+            raise ValueError("task.classes: name none twice")
+        parts = 1 / self.split.held_out
+        if abs(self.split.held_out - 1 / round(parts)) > 0.01:
+            raise ValueError(
+                f"split.held_out: rows are set aside in whole parts, 1/2, 1/3, 1/4 and so on; "
+                f"the nearest to {self.split.held_out:g} is {1 / round(parts):.3g}"
+            )
         names = self.config.inputs
         if not names or len({*names, self.task.target}) != len(names) + 1:
             raise ValueError("features: name at least one column, none twice, and not the target")
@@ -226,6 +248,11 @@ def read(profile: str = "", root: Path = ROOT) -> Settings:
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise SettingsError(f"{path}: {key + ': ' if key else ''}{message}") from None
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from cookiecutter.exceptions import FailedHookException
 from jinja2 import Environment
 from jinja2.ext import Extension
 
-__all__ = ["AnswersAreData", "checked", "given_names", "markdown", "quoted"]
+__all__ = ["AnswersAreData", "checked", "given_names", "installable", "markdown", "quoted"]
 
 LONGEST_PACKAGE_NAME = 40
 """Characters; longer names would break the import lines of the baked files over two lines."""
@@ -62,7 +62,11 @@ class AnswersAreData(Extension):
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         environment.filters.update(
-            checked=checked, given_names=given_names, markdown=markdown, quoted=quoted
+            checked=checked,
+            given_names=given_names,
+            installable=installable,
+            markdown=markdown,
+            quoted=quoted,
         )
         environment.globals["template_root"] = str(Path(__file__).resolve().parent)
 
@@ -102,6 +106,30 @@ def given_names(name: str, surname: str) -> str:
     if name.endswith(f" {surname}"):
         return name.removesuffix(f" {surname}")
     return name.removeprefix(f"{surname} ")
+
+
+def installable(template: str) -> str:
+    """Say how pip installs packager from where the template came from, if anybody can.
+
+    Parameters
+    ----------
+    template : str
+        What the baker named: an address, an abbreviation of one, or a folder.
+
+    Returns
+    -------
+    str
+        A requirement of pip's; empty where only the baker can reach it, as a folder.
+    """
+    hosts = {
+        "gh:": "https://github.com/",
+        "gl:": "https://gitlab.com/",
+        "bb:": "https://bitbucket.org/",
+    }
+    for short, host in hosts.items():
+        template = host + template.removeprefix(short) if template.startswith(short) else template
+    plain = re.fullmatch(r"https://[\w.-]+(/[\w.~-]+)+", template)
+    return f"git+{template}" if plain and not template.endswith(".zip") else ""
 
 
 def markdown(text: str) -> str:

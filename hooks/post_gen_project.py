@@ -60,6 +60,8 @@ def start_history() -> None:
         git("config", "--local", "packager.source", source)
     if not knows_a_user():
         print("git knows no user.name and user.email yet: the first commit is left to you.")
+        print("  git config --global user.name NAME; git config --global user.email ADDRESS")
+        print("  git add --all; git commit --message 'Start from the template'")
         return
     # Forced, so that a global ignore list cannot drop files of the template.
     git("add", "--all", "--force")

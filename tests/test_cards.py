@@ -719,6 +719,9 @@ def trained(root: Path) -> Study:
         **METRICS,
         "data": f"sha256:{registry[settings['data']['name']]['sha256']}",
         "held_out": dict.fromkeys(names, 0.5),
+        "optimise": settings["evaluation"]["optimise"],
+        "value": 0.5,
+        "pipeline_tag": f"tabular-{settings['task']['kind']}",
         "size_bytes": 4,
         "leakage": {"duplicate_rows": 0},
     }

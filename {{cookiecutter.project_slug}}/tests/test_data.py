@@ -57,7 +57,7 @@ def test_another_seed_gives_another_split(table, quick):
 
 
 def test_a_column_that_is_not_there_is_named(quick):
-    with pytest.raises(data.DataError, match="gives no column nowhere"):
+    with pytest.raises(data.DataError, match=r"names nowhere; dataset\.clean gives "):
         data.load(changed(quick, "evaluation", by=("nowhere",)))
 
 
@@ -65,7 +65,7 @@ def test_a_target_that_cannot_be_is_named(table, quick, monkeypatch):
     target = quick.task.target
     if quick.task.classes:
         wrong = changed(quick, "task", classes=quick.task.classes[1:])
-        said = "which task.classes does not name"
+        said = "which task.classes in experiment.toml does not name"
     else:
         monkeypatch.setattr(data.dataset, "clean", lambda _: table.assign(**{target: "no number"}))
         wrong, said = quick, "no finite number"

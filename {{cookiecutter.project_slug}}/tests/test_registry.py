@@ -56,7 +56,7 @@ def test_a_fetched_file_with_another_digest_is_refused_and_not_kept(served):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "lacks 'made'"),
+        ("", r"no table \[made\]"),
         ("[made]\nfile = 'x'\n", "lacks 'sha256'"),
         ("[made", "Expected"),
         (f"[made]\nfile = '../x'\n{OTHERS}", "is no path inside"),

@@ -29,7 +29,7 @@ def test_comments_do_not_change_the_digest(tmp_path):
     [
         ("seed = ", "seed = -1 #", "seed: "),
         ("seed = ", "sed = ", "seed: Field required"),
-        ("[split]", "[split]\nheld_in = 1", "split.held_in: Extra inputs"),
+        ("[split]", "[split]\nheld_in = 1", "split.held_in: no such key"),
         ("optimise = ", "optimise = 'beauty' #", "beauty is no metric of a"),
         (LIMITS, LIMITS + "\nspeed = { max = 1 }", "speed is no metric of a"),
         (LIMITS, LIMITS + "\nspeed = { max = 1, min = 1 }", "speed: give min or max"),

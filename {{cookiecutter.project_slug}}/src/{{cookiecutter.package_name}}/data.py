@@ -53,12 +53,17 @@ def load(settings: Settings, folder: Path = ROOT / "data") -> pd.DataFrame:
     ]
     missing = sorted(set(wanted) - set(table))
     if missing:
-        raise DataError(f"dataset.clean gives no column {', '.join(missing)}; give or rename it")
+        raise DataError(
+            f"experiment.toml names {', '.join(missing)}; dataset.clean gives {', '.join(table)}"
+        )
     target = table[settings.task.target]
     if settings.task.classes:
         unknown = set(target.unique()) - set(settings.task.classes)
         if unknown:
-            raise DataError(f"{target.name} holds {unknown}, which task.classes does not name")
+            names = ", ".join(map(repr, unknown))
+            raise DataError(
+                f"{target.name} holds {names}, which task.classes in experiment.toml does not name"
+            )
     elif not (pd.api.types.is_numeric_dtype(target) and np.isfinite(target).all()):
         raise DataError(f"{target.name} holds something that is no finite number")
     absent = set(settings.task.classes) - set(target.unique())
@@ -67,7 +72,7 @@ def load(settings: Settings, folder: Path = ROOT / "data") -> pd.DataFrame:
     try:
         encode(settings.config, columns(table, settings))
     except ValueError as error:
-        raise DataError(str(error)) from None
+        raise DataError(f"the data do not fit [features] in experiment.toml: {error}") from None
     return table
 
 

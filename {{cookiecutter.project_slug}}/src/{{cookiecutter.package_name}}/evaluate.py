@@ -90,11 +90,14 @@ def evaluate(
     config = predictor.config
     truth = data.targets(held_out, settings)
     output = predictor.run(encode(config, data.columns(held_out, settings)))
+    reached = scores(config, truth, output)
     return {
         "task": config.task,
+        "pipeline_tag": f"tabular-{config.task}",  # what model hubs call it
         "optimise": settings.evaluation.optimise,
+        "value": reached[settings.evaluation.optimise],
         "rows": {"training": len(training), "held_out": len(held_out)},
-        "held_out": scores(config, truth, output),
+        "held_out": reached,
         "cross_validation": cross_validate(training, settings),
         "baselines": _baselines(training, held_out, settings),
         "groups": {

@@ -68,7 +68,11 @@ def entry(name: str, folder: Path = ROOT / "data") -> Entry:
     """
     path = folder / "registry.toml"
     try:
-        table = tomllib.loads(path.read_text("utf-8"))[name]
+        tables = tomllib.loads(path.read_text("utf-8"))
+        if name not in tables:
+            known_names = ", ".join(tables) or "none"
+            raise RegistryError(f"{path} has no table [{name}]; it has {known_names}")
+        table = tables[name]
         known = {key: str(table[key]) for key in ("sha256", "source", "license")}
         known["sha256"] = known["sha256"].lower()
         place = PurePosixPath(table["file"])
@@ -78,7 +82,9 @@ def entry(name: str, folder: Path = ROOT / "data") -> Entry:
     except FileNotFoundError:
         raise RegistryError(f"{path} is missing") from None
     except KeyError as error:
-        raise RegistryError(f"{path}: [{name}] lacks {error}, or is not there") from None
+        raise RegistryError(f"{path}: [{name}] lacks {error}") from None
+    except RegistryError:
+        raise
     except (ValueError, TypeError) as error:
         raise RegistryError(f"{path}: {error}") from None
 

@@ -247,6 +247,8 @@ def read(profile: str = "", root: Path = ROOT) -> Settings:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = "no such key is known"
         raise SettingsError(f"{path}: {key + ': ' if key else ''}{message}") from None
 
 

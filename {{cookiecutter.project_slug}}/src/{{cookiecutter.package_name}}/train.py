@@ -109,7 +109,8 @@ def main(arguments: list[str] | None = None) -> None:
     except BaseException as error:
         # What failed is part of the record too.
         seconds = round(time.monotonic() - begin, 1)
-        failed = f"{type(error).__name__}: {error}"
+        said = str(error).replace(f"{ROOT}/", "").split("\n")[0]  # no path of this machine
+        failed = f"{type(error).__name__}: {said}"
         log.append({**line, "seconds": seconds, "error": failed}, chosen.log)
         if isinstance(error, _MISTAKES):
             sys.exit(str(error))

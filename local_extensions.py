@@ -31,19 +31,21 @@ _SLUG = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 _PACKAGE = re.compile(r"[a-z][a-z0-9]*(_+[a-z0-9]+)*")
 # What the baked repository installs or imports under these names itself.
 _TAKEN = frozenset("""
-    annotated_types asttokens attrs black certifi cfgv charset_normalizer click comm conftest
-    contourpy coverage cycler debugpy decorator detect_secrets distlib docutils editables
-    executing fastjsonschema filelock flatbuffers fonttools hatchling identify idna iniconfig
-    ipykernel ipython jedi jinja2 joblib jsonschema jupyter_client jupyter_core jupytext
-    kiwisolver lightgbm markdown2 markdown_it_py markupsafe matplotlib matplotlib_inline mdurl
-    model_packager mypy mypy_extensions nbclient nbformat nbstripout nodeenv numpy onnx
-    onnxmltools onnxruntime packager packager_runtime packaging pandas parso pathspec pdoc
-    pexpect pillow pip platformdirs pluggy pooch pre_commit prettytable prompt_toolkit protobuf
-    psutil pydantic pydantic_core pygments pyparsing pytest python_dateutil pytokens pyyaml
-    pyzmq referencing requests rpds_py ruff safetensors scikit_learn scipy setuptools six
-    skl2onnx sklearn skops stack_data tests threadpoolctl torch tornado tqdm traitlets
-    trove_classifiers typing_extensions tzdata urllib3 virtualenv wcwidth xgboost xgboost_cpu
-    yaml
+    annotated_types ast_serialize asttokens attrs black certifi cfgv charset_normalizer click
+    cloudpickle comm conftest contourpy coverage cycler debugpy decorator detect_secrets distlib
+    docutils editables executing fastjsonschema filelock flatbuffers fonttools fsspec hatchling
+    identify idna iniconfig ipykernel ipython ipython_pygments_lexers jedi jinja2 joblib
+    jsonschema jsonschema_specifications jupyter_client jupyter_core jupytext kiwisolver librt
+    lightgbm markdown2 markdown_it_py markupsafe matplotlib matplotlib_inline mdit_py_plugins
+    mdurl ml_dtypes model_packager mpmath mypy mypy_extensions narwhals nbclient nbformat
+    nbstripout nest_asyncio2 networkx nodeenv numpy onnx onnxmltools onnxruntime packager
+    packager_runtime packaging pandas parso pathspec pdoc pexpect pillow pip platformdirs pluggy
+    pooch pre_commit pre_commit_hooks prettytable prompt_toolkit protobuf psutil ptyprocess
+    pure_eval pydantic pydantic_core pygments pyparsing pytest python_dateutil python_discovery
+    pytokens pyyaml pyzmq referencing requests rpds_py ruamel_yaml ruff safetensors scikit_learn
+    scipy setuptools six skl2onnx sklearn skops stack_data sympy tests threadpoolctl tokenize_rt
+    tomlkit torch tornado tqdm traitlets trove_classifiers typing_extensions typing_inspection
+    tzdata urllib3 virtualenv wcwidth xgboost xgboost_cpu yaml
     """.split())  # noqa: SIM905 - a list would have ninety lines
 _LINE_BREAKERS = {"Cc", "Cs", "Zl", "Zp"}
 _LINES = ("project_name", "description", "author_name", "author_surname", "author_email")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+import runpy
 import shutil
 import subprocess
 import sys
@@ -214,6 +215,26 @@ def test_an_address_is_kept_and_none_is_left_out(bake: Bake, default: Path) -> N
 
     assert authors(bake(author_email="a.b+c@example.org"))[0]["email"] == "a.b+c@example.org"
     assert authors(default) == [{"name": "The Penguins authors"}]
+
+
+@pytest.mark.parametrize(
+    ("template", "requirement"),
+    [
+        ("gh:owner/repo", "git+https://github.com/owner/repo"),
+        ("gl:group/repo", "git+https://gitlab.com/group/repo"),
+        ("https://example.org/a/b.git", "git+https://example.org/a/b.git"),
+        ("https://example.org/b.zip", ""),
+        ("https://user:secret@example.org/b", ""),
+        ("https://example.org/$(touch x)", ""),
+        ("../template", ""),
+        ("/somewhere/template", ""),
+    ],
+)
+def test_only_an_address_that_anybody_reaches_is_written_down(
+    template: str, requirement: str
+) -> None:
+    module = runpy.run_path(str(ROOT / "local_extensions.py"))
+    assert module["installable"](template) == requirement
 
 
 @pytest.mark.parametrize(("key", "answer"), REFUSED)

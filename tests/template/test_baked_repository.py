@@ -75,6 +75,30 @@ def test_another_source_of_packager_is_installed_anew(project: Path, make: Make)
     assert '"model-packager==9"' in done.stdout
 
 
+def test_a_clone_that_does_not_know_packager_says_what_to_type(
+    project: Path, make: Make, tmp_path: Path
+) -> None:
+    git(project, "clone", "--quiet", ".", str(tmp_path / "clone"))
+    done = make(tmp_path / "clone", "setup")
+    assert done.returncode == 2
+    assert "make setup PACKAGER=ADDRESS" in done.stdout
+    assert not (tmp_path / "clone" / ".packager").exists()
+
+
+def test_a_source_that_cannot_be_installed_leaves_the_packager_that_works(
+    project: Path, make: Make, tmp_path: Path
+) -> None:
+    done = make(project, "setup", f"PACKAGER={tmp_path / 'nothing'}")
+    assert done.returncode == 2
+    assert git(project, "config", "--local", "packager.source").strip() == str(ROOT)
+    assert make(project, "lock-check").returncode == 0
+
+
+def test_the_clone_remembers_which_packager_it_was_told(project: Path) -> None:
+    told = git(project, "config", "--local", "packager.source").strip()
+    assert told == (project / ".packager" / "source").read_text().strip()
+
+
 def test_locks_are_pinned_by_hash_and_name_no_place(
     project: Path, clean_environment: dict[str, str]
 ) -> None:
@@ -135,12 +159,15 @@ MISTAKES: list[tuple[str, str, str | tuple[str, str], str]] = [
         "would have stripped",
     ),
     ("secrets", "README.md", ("# ", f"# {KEY} "), "AWS Access Key"),
+    # A digest on the same line excuses no key.
+    ("secrets", "README.md", ("# ", f"# sha256 {KEY} "), "AWS Access Key"),
     ("large-files", "README.md", "#" * 2_100_000, "exceeds 2000 KB"),
     ("lock-check", "pyproject.toml", ("skops>=0.13", "skops>=0.12"), "skops"),
     ("lock-check", "requirements.txt", ("sha256:", "sha256:0"), "requirements.txt"),
     ("docs", EXTRA, DOCUMENTED.format("Do.").replace("x: int", 'x: "No.Such"'), "annotation"),
     ("test", "data/raw/penguins.csv", ("39.1", "39.2"), "penguins.csv"),
     ("cards-check", "MODEL_CARD.md", ("## Caveats", "TODO\n\n## Caveats"), "MODEL_CARD.md:"),
+    ("cards-check", "docs/record.md", ("## Why", "TODO\n\n## Why"), "has open questions"),
     (
         "cards-check",
         "models/metrics.json",

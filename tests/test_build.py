@@ -427,7 +427,7 @@ def test_entry_points_and_metadata_work_as_after_an_installation(
     assert engine.find(tag) is not None
 
 
-@pytest.mark.parametrize("megabytes", [1, 2048])
+@pytest.mark.parametrize("megabytes", [1, 256, pytest.param(2048, marks=pytest.mark.whole)])
 def test_memory_does_not_grow_with_the_model(megabytes: int, tiny: Tiny, tmp_path: Path) -> None:
     with (tiny.root / "models/model.txt").open("wb") as model:
         model.truncate(megabytes << 20)

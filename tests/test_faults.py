@@ -25,6 +25,7 @@ import http.server
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -203,11 +204,12 @@ def place_all(tiny: Tiny, store: Path) -> None:
 @pytest.fixture
 def named(tiny: Tiny, engine: Engine) -> Iterator[str]:
     """The name of an image that no other test makes; nothing bears it afterwards."""
-    tiny.edit("pyproject.toml", 'name = "tiny"', 'name = "faulty"')
+    name = f"faulty-{secrets.token_hex(8)}"
+    tiny.edit("pyproject.toml", 'name = "tiny"', f'name = "{name}"')
     tiny.edit("pyproject.toml", 'description = "A factor"', f'description = "{tiny.root}"')
-    yield "faulty:0.1.0"
+    yield f"{name}:0.1.0"
     with contextlib.suppress(docker.errors.ImageNotFound):
-        engine.client.images.remove("faulty:0.1.0", force=True)
+        engine.client.images.remove(f"{name}:0.1.0", force=True)
 
 
 def test_wrong_bytes_are_refused_and_nothing_is_tagged(

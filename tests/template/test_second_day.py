@@ -203,7 +203,11 @@ def test_only_the_files_that_the_page_names_were_touched(swapped: Path) -> None:
     assert [path for path in touched - made if not path.startswith(named)] == []
 
 
-@pytest.mark.parametrize("check", CHECKS)
+# The slow ones take a minute: `make test-all` waits for them.
+@pytest.mark.parametrize(
+    "check",
+    [pytest.param(one, marks=[pytest.mark.whole] * (one in {"test", "types"})) for one in CHECKS],
+)
 def test_every_check_follows(swapped: Path, make: Make, check: str) -> None:
     said(swapped, make, check)
 

@@ -22,7 +22,7 @@ import penguins
 
 from packager.layers import tar
 from packager.layers.bytecode import Interpreter, Run, compile_entries, wants_bytecode
-from packager.layers.plan import Layer
+from packager.layers.making import Layer
 from packager.layers.tar import Entry
 from packager.outputs import engine as engines
 from packager.store import Store

@@ -13,7 +13,7 @@ from packager import assembling
 from packager.files import canonical_json
 from packager.image import Image
 from packager.layers import tar
-from packager.layers.plan import Layer
+from packager.layers.making import Layer
 from packager.layers.tar import Entry, data_entry
 from packager.outputs.engine import Engine
 from packager.outputs.reference import Reference

@@ -430,16 +430,15 @@ zlib.compressobj = lambda level=-1, *a, **k: compressobj(0, *a, **k)
 @_cell(
     "compressor",
     "another version of the bundled libdeflate: it would give another manifest",
-    '__import__("importlib.metadata").metadata.version("deflate")',
+    '__import__("deflate").__version__',
     expected="refused",
 )
 def _other_compressor(run: Run, _: contextlib.ExitStack) -> Run:
     return _patched(
         run,
         """
-from importlib import metadata
-version = metadata.version
-metadata.version = lambda name: "0.0.1" if name == "deflate" else version(name)
+import deflate
+deflate.__version__ = "0.0.1"
 """,
     )
 

@@ -20,10 +20,12 @@ from packager import assembling, delivering
 from packager.errors import ClaimError, HostError, UsageError
 from packager.image import Image
 from packager.outputs import engine as engines
+from packager.outputs.ahead import Ahead
 from packager.outputs.engine import Engine, Loaded, Run
 from packager.outputs.reference import Reference
+from packager.proof import Limits
 from packager.reporter import Silent
-from packager.smoke import Limits
+from packager.store import Store
 
 
 @pytest.fixture
@@ -214,7 +216,8 @@ def test_a_failed_smoke_test_leaves_the_tag_of_another_image_alone(
 class Stuck:
     """An engine in which the smoke test fails and nothing can be removed."""
 
-    name = "stuck"
+    name = id = "stuck"
+    takes_parts = True
 
     def load(self, _: Image) -> Loaded:
         return Loaded(sent=1, existed=False)
@@ -235,14 +238,21 @@ class Stuck:
         raise HostError("cannot be removed")
 
 
-def test_trouble_with_removing_does_not_hide_the_verdict() -> None:
+def test_trouble_with_removing_does_not_hide_the_verdict(tmp_path: Path) -> None:
     notes = []
     reporter = Silent()
     reporter.note = notes.append  # type: ignore[method-assign]
     image = Image("x", "1", "linux/amd64", b"{}", ())
     built = assembling.Built(None, image)  # type: ignore[arg-type]
     with pytest.raises(ClaimError, match="exit code 7"):
-        delivering.deliver(built, Stuck(), Reference.of("x", "1"), Limits(), reporter)  # type: ignore[arg-type]
+        delivering.deliver(
+            built,
+            Ahead(Stuck(), "linux/amd64"),  # type: ignore[arg-type]
+            Reference.of("x", "1"),
+            Limits(),
+            store=Store(tmp_path),
+            reporter=reporter,
+        )
     assert notes == ["could not be tidied up: cannot be removed"]
 
 
@@ -336,6 +346,8 @@ def test_a_flipped_byte_in_the_store_is_healed_said_once_and_changes_nothing(
         "layer": str(layers[0]["diff_id"]).removeprefix("sha256:"),
     }
     flip(store / "blobs" / digests[victim])
+    if victim == "deb":  # looked at only where the base is to be made
+        (store / "blobs" / digests["layer"]).unlink()
     run = tiny.run("build", "--no-load", "-o", str(tmp_path / "second.tar"))
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("damaged: healed") == 1

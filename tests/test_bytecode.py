@@ -8,6 +8,7 @@ import platform
 import random
 import tarfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,11 @@ import pytest
 from conftest import Tiny
 
 from packager import assembling
+from packager.assembling import _workshop
 from packager.errors import ClaimError, HostError
 from packager.layers import bytecode, deb, tar
 from packager.layers.bytecode import Interpreter, Run, compile_entries, wants_bytecode
-from packager.layers.plan import Bench
+from packager.layers.making import Bench
 from packager.layers.tar import Entry, data_entry
 from packager.outputs import engine as engines
 from packager.outputs.engine import Engine
@@ -183,8 +185,8 @@ def test_an_image_is_the_same_where_only_a_container_executes_its_python(
     tiny: Tiny, tmp_path: Path, fresh_store: Store, monkeypatch: pytest.MonkeyPatch, engine: Engine
 ) -> None:
     bases = []
-    bare = engines._bare
-    monkeypatch.setattr(engines, "_bare", lambda *of: bases.append(bare(*of)) or bases[-1])
+    bare = engines.bare
+    monkeypatch.setattr(engines, "bare", lambda *of: bases.append(bare(*of)) or bases[-1])
     inputs = assembling.gather(load(tiny.root), "linux/amd64", tmp_path)
     built = assembling.assemble(inputs, fresh_store, Silent())
     assert not any(layer.cached for layer in built.image.layers)
@@ -218,7 +220,9 @@ def test_programs_for_another_processor_run_nowhere(tmp_path: Path) -> None:
     entries.append(Entry("tmp", kind="dir", mode=0o1777))
     blob = Store(tmp_path / "store").add(lambda out: tar.write(entries, out))
     with (
-        Bench(tmp_path, lambda: blob, engines.workshop) as bench,
+        Bench(
+            tmp_path, lambda: blob, partial(_workshop, Store(tmp_path / "store")), {}, {}
+        ) as bench,
         pytest.raises(HostError, match=r"runs neither on Linux .* nor in a container"),
     ):
         bench.python(Interpreter("3.11", "arm64"))

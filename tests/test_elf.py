@@ -79,6 +79,50 @@ def test_what_a_linker_reads_is_read():
     assert facts(shared(rpath="/a", runpath="/b")).search == ("/b",)
 
 
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little end first", "big end first"])
+def test_a_library_of_32_bits_is_read_in_either_order(order):
+    strings = b"\0libc.so.6\0"
+    start = 52 + 2 * 32
+    table = start + 3 * 8
+    size = table + len(strings)
+    ident = b"\x7fELF\x01" + (b"\x01" if order == "<" else b"\x02") + b"\x01"
+    data = (
+        struct.pack(f"{order}16sHHIIIIIHHHHHH", ident, 3, 3, 1, 0, 52, 0, 0, 52, 32, 2, 0, 0, 0)
+        + struct.pack(f"{order}8I", 1, 0, 4096, 4096, size, size, 4, 1)
+        + struct.pack(f"{order}8I", 2, start, 4096 + start, 0, 24, 24, 4, 4)
+        + struct.pack(f"{order}6I", 1, 1, 5, 4096 + table, 0, 0)
+        + strings
+    )
+    assert facts(data) == ElfFacts("", ("libc.so.6",), "EM_386", ())
+
+
+def claiming(data: bytes, **claims: int) -> bytes:
+    """Write other numbers into a header or a tag of `shared`."""
+    places = {"segments": ("<H", 56), "length": ("<Q", 64 + 56 + 32), "strings": ("<Q", 200)}
+    changed = bytearray(data)
+    for name, number in claims.items():
+        layout, offset = places[name]
+        struct.pack_into(layout, changed, offset, number)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{"segments": 0xFFFE}, {"length": elf._LONGEST_READ + 1}, {"strings": 1 << 63}],
+    ids=["segments", "dynamic array", "address of strings"],
+)
+def test_a_header_that_claims_what_is_not_there_is_not_believed(claims):
+    data = shared(["libc.so.6"])
+    assert claiming(data, segments=2) == data
+    assert elf.needed(io.BytesIO(claiming(data, **claims))) is None
+
+
+def test_a_name_without_end_is_not_read():
+    data = shared(["libc.so.6"]).rstrip(b"\0")
+    assert facts(data + b"\0").needed == ("libc.so.6",)
+    assert elf.needed(io.BytesIO(data + b"A" * 2 * elf._LONGEST_READ + b"\0")) is None
+
+
 @pytest.mark.parametrize("data", [b"", b"#!/bin/sh\n", b"\x7fELF", b"\x7fELF" + b"\xff" * 60])
 def test_what_no_linker_reads_is_nothing(data):
     assert elf.needed(io.BytesIO(data)) is None

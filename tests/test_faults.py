@@ -133,7 +133,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     clock = SimpleNamespace(sleep=waited.append, time=lambda: 0.0)
     monkeypatch.setattr("urllib3.util.retry.time", clock)
     monkeypatch.setattr("packager.net._TIMEOUT", 0.5)
-    monkeypatch.setattr("packager.store._MINUTE", 0.5)
+    monkeypatch.setattr("packager.downloads._MINUTE", 0.5)
     return waited
 
 
@@ -365,7 +365,11 @@ class Wire:
             while True:
                 near, _ = self.listening.accept()
                 far = socket.socket(socket.AF_UNIX)
-                far.connect(str(self.engine.socket))
+                try:
+                    far.connect(str(self.engine.socket))
+                except OSError:  # it is dead, and that is what the one who asks is to see
+                    near.close()
+                    continue
                 for ends in ((near, far), (far, near)):
                     threading.Thread(target=self.pump, args=ends, daemon=True).start()
 

@@ -27,7 +27,7 @@ from test_tar import PATHS, without_clashes
 
 from packager import __version__, image, project, runtime
 from packager.layers import tar, tree
-from packager.layers.plan import Layer
+from packager.layers.making import Layer
 from packager.layers.tar import Entry, data_entry
 from packager.store import Store
 

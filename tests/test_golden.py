@@ -27,7 +27,7 @@ from packager.files import canonical_json
 from packager.layers import deb, ldcache, tar, tree, wheel
 from packager.layers.bytecode import Interpreter, compile_entries
 from packager.layers.ldcache import Library
-from packager.layers.plan import Layer
+from packager.layers.making import Layer
 from packager.layers.tar import Entry, data_entry
 from packager.layers.wheel import Site
 from packager.lock.debian import DebianPins, DebPin

@@ -137,6 +137,31 @@ def listed(line: str) -> Callable[[Path], Path]:
     return lambda folder: evil(folder, but={"evil.py": line})
 
 
+def overlapping(folder: Path) -> Path:
+    """Hide a file in the bytes of another, as bombs do that list the same bytes many times."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("hidden.py", b"1")
+        hidden = archive.infolist()[0]
+    hiding = {"evil.py": inner.getvalue()}
+    also = {"hidden.py": f"hidden.py,{hashed(b'1')},1"}
+    path = evil(folder, hiding, but=also, compression=zipfile.ZIP_STORED)
+    hidden.header_offset = path.read_bytes().index(inner.getvalue())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.filelist.append(hidden)
+        archive.writestr(f"{INFO}/RECORD.jws", b"{}")
+    return path
+
+
+def far_away(folder: Path) -> Path:
+    path = evil(folder)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"PK\x01\x02") + 42
+    data[start : start + 4] = struct.pack("<I", len(data))
+    path.write_bytes(data)
+    return path
+
+
 WHEELS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "absolute path": (named("/etc/passwd"), "leaves the root|Can't mix absolute"),
     "dot dot": (named("../../../../../etc/passwd"), "leaves the root"),
@@ -203,6 +228,8 @@ WHEELS: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda f: edited(evil(f), b"evil.py", b"good.py", count=1),
         "not a valid wheel: File name in directory",
     ),
+    "file within a file": (overlapping, r"'evil\.py', which reaches into 'hidden\.py'"),
+    "file beyond the end": (far_away, "'evil.py', which would begin outside of the wheel"),
     "cut": (lambda f: edited(evil(f), b"PK\x05\x06", b"PK\x05\x05"), "not a valid wheel"),
 }
 

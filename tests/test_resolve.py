@@ -6,6 +6,8 @@ import base64
 import hashlib
 import html
 import http.server
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -13,11 +15,13 @@ from pathlib import Path
 
 import pytest
 from conftest import WheelMaker, run_packager, write_tiny
+from test_elf import shared
 
-from packager.errors import HostError, UsageError
-from packager.lock import resolve, wheels
+from packager.errors import ClaimError, HostError, UsageError
+from packager.lock import wheels
 from packager.lock.indexes import Found
-from packager.lock.resolve import Pinned
+from packager.lock.lockfile import WheelPin
+from packager.lock.requirements import Pinned, read_requirements
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -34,6 +38,10 @@ class Handler(http.server.SimpleHTTPRequestHandler):
                 self.end_headers()
                 return
         super().do_GET()
+
+    def log_request(self, *_: object) -> None:
+        with (Path(self.directory) / "asked").open("a") as log:
+            log.write(f"{self.path}\n")
 
     def log_message(self, *_: object) -> None: ...
 
@@ -63,8 +71,16 @@ def publish(index: Path, *files: Path, python: str = "") -> None:
             page.write(f'<a href="{file.name}#sha256={digest}"{wants}>{file.name}</a>\n')
 
 
+def asked(index: Path) -> list[str]:
+    """List what the index was asked for since this was called last."""
+    log = index / "asked"
+    lines = log.read_text().splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    return lines
+
+
 def pinned_in(path: Path) -> list[Pinned]:
-    return resolve.read_requirements(path.read_bytes(), path.name)
+    return read_requirements(path.read_bytes(), path.name)
 
 
 def digests(file: Path) -> frozenset[str]:
@@ -165,6 +181,151 @@ def test_pins_stay_until_they_are_moved(
     assert "one 1.0 became 2.0" in moved.stdout
     assert lock("--upgrade").returncode == 0
     assert pins() == {"one": "2.0", "two": "2.0"}
+
+
+FILES = ("requirements.txt", "requirements-dev.txt", "packager.lock")
+
+
+def test_locking_again_asks_nobody_and_changes_nothing(
+    root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    publish(index, make_wheel("one"), make_wheel("tool"))
+    depend(root, "one", dev=("tool",))
+    lock = partial(run_packager, root, shared_store, "lock")
+    assert lock(**settings(index)).returncode == 0
+    before = [(root / name).read_bytes() for name in FILES]
+    publish(index, make_wheel("one", "2.0"))
+    asked(index)
+    again = lock(**settings(index))
+    assert again.returncode == 0, again.stderr
+    assert asked(index) == []
+    assert [(root / name).read_bytes() for name in FILES] == before
+    # A file that is not as it was locked is resolved again, its pins kept.
+    with (root / "requirements.txt").open("a") as file:
+        file.write("\n")
+    assert lock(**settings(index)).returncode == 0
+    assert "/one/" in asked(index)
+    assert [(root / name).read_bytes() for name in FILES] == before
+
+
+def test_a_new_dependency_moves_no_other_pin(
+    root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    publish(index, make_wheel("one"), make_wheel("two"))
+    depend(root, "one")
+    lock = partial(run_packager, root, shared_store, "lock", **settings(index))
+    assert lock().returncode == 0
+    publish(index, make_wheel("one", "2.0"))
+    text = (root / "pyproject.toml").read_text()
+    (root / "pyproject.toml").write_text(text.replace("['one']", "['one', 'two']"))
+    more = lock()
+    assert more.returncode == 0, more.stderr
+    assert "two 1.0 is new" in more.stdout
+    versions = {pin.name: pin.version for pin in pinned_in(root / "requirements.txt")}
+    assert versions == {"one": "1.0", "two": "1.0"}
+
+
+@pytest.mark.parametrize("damage", ["a wheel is gone", "a hash is another"])
+def test_a_lock_that_was_edited_is_made_whole_again(
+    damage: str, root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    one, two = make_wheel("one"), make_wheel("two")
+    publish(index, one, two)
+    depend(root, "one", "two")
+    lock = partial(run_packager, root, shared_store, "lock", **settings(index))
+    assert lock().returncode == 0
+    whole = (root / "packager.lock").read_text()
+    if damage == "a wheel is gone":
+        start = whole.index('[[wheel]]\nname = "two"')
+        edited = whole[:start] + whole[whole.index("[[debian]]") :]
+    else:
+        (digest,) = digests(two)
+        edited = whole.replace(digest, "0" * 64)
+    assert edited != whole
+    (root / "packager.lock").write_text(edited)
+    assert lock().returncode == 0
+    assert (root / "packager.lock").read_text() == whole
+
+
+def test_no_index_is_asked_for_what_its_pages_do_not_say(
+    root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    publish(index, make_wheel("one"), make_wheel("one", tag="cp310-cp310-win_amd64"))
+    depend(root, "one")
+    run = run_packager(root, shared_store, "lock", **settings(index))
+    assert run.returncode == 0, run.stderr
+    paths = asked(index)
+    assert "/one/" in paths
+    assert not [path for path in paths if path.endswith("json") or "win_amd64" in path]
+    # Where a page states no hash, the file itself is what tells.
+    (index / "bare").mkdir()
+    bare = make_wheel("bare")
+    (index / "bare" / bare.name).write_bytes(bare.read_bytes())
+    (index / "bare" / "index.html").write_text(f'<a href="{bare.name}">{bare.name}</a>')
+    text = (root / "pyproject.toml").read_text()
+    (root / "pyproject.toml").write_text(text.replace("['one']", "['one', 'bare']"))
+    run = run_packager(root, shared_store, "lock", **settings(index))
+    assert run.returncode == 0, run.stderr
+    assert f"/bare/{bare.name}" in asked(index)
+    assert digests(bare) in {pin.hashes for pin in pinned_in(root / "requirements.txt")}
+
+
+def test_a_library_that_is_missing_is_missing_each_time(
+    root: Path, index: Path, make_wheel: WheelMaker, shared_store: Path
+) -> None:
+    library = shared(["libnowhere.so.7"])
+    publish(index, make_wheel("one", "1.0", {"one.py": b"", "one.libs/libone.so": library}))
+    publish(index, make_wheel("two", "1.0", {"two.py": b"", "libtwo.so": shared(["libc.so.6"])}))
+    depend(root, "one")
+    lock = partial(run_packager, root, shared_store, "lock", **settings(index))
+    for _ in range(2):  # what was seen in a wheel is remembered, what follows from it is not
+        failed = lock()
+        assert failed.returncode == ClaimError.exit_code
+        assert "needs libnowhere.so.7" in failed.stderr
+    text = (root / "pyproject.toml").read_text()
+    (root / "pyproject.toml").write_text(text.replace("['one']", "['two']"))
+    for _ in range(2):
+        fine = lock()
+        assert fine.returncode == 0, fine.stderr
+
+
+def test_a_pin_that_stays_keeps_its_wheels_unless_its_hashes_differ() -> None:
+    pin = Pinned("one", "1.0", frozenset({"0" * 64}))
+    had = WheelPin("one", "1.0", "one-1.0-py3-none-any.whl", 1, "0" * 64, ("linux/amd64",))
+
+    class Silent:
+        def files(self, name: str) -> list[Found]:
+            raise AssertionError(f"asked for {name}")
+
+    choose = partial(
+        wheels.choose,
+        indexes=Silent(),  # type: ignore[arg-type]
+        python="3.11",
+        platforms=["linux/amd64"],
+        known={pin: [had]},
+    )
+    assert choose([pin]) == (had,)
+    with pytest.raises(AssertionError, match="asked for one"):
+        choose([Pinned("one", "1.0", frozenset({"0" * 64, "1" * 64}))])
+
+
+LIGHT = ("lockfile", "requirements", "debian_pins", "elf")
+HEAVY = {"requests", "pypi_simple", "docker", "debian", "pysequoia", "tomlkit", "bs4", "truststore"}
+
+
+@pytest.mark.parametrize("module", [f"packager.lock.{name}" for name in LIGHT])
+def test_what_checking_and_building_need_of_a_lock_is_light(module: str) -> None:
+    assert not HEAVY & imported_by(module)
+
+
+def test_what_locking_needs_is_heavy() -> None:
+    assert HEAVY - imported_by("packager.locking") <= {"docker", "tomlkit"}
+
+
+def imported_by(module: str) -> set[str]:
+    code = f"import sys, {module}; print(*sorted(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return set(run.stdout.split())
 
 
 def test_check_is_offline_and_names_what_changed(
@@ -339,7 +500,7 @@ def test_credentials_open_an_index_and_are_written_nowhere(
 def test_a_dependency_without_a_wheel_for_the_target_is_refused_by_name() -> None:
     digest = "0" * 64
     pins = [Pinned("one", "1.0", frozenset({digest}))]
-    offered = [Found("one-1.0-cp311-cp311-win_amd64.whl", "1.0", "", digest, 1)]
+    offered = [Found("one-1.0-cp311-cp311-win_amd64.whl", "", "", digest, 1)]
 
     class OneIndex:
         def files(self, _: str) -> list[Found]:
@@ -347,7 +508,7 @@ def test_a_dependency_without_a_wheel_for_the_target_is_refused_by_name() -> Non
 
     with pytest.raises(UsageError, match=r"one 1\.0: no wheel for CPython 3\.11 on linux"):
         wheels.choose(pins, OneIndex(), python="3.11", platforms=["linux/amd64"])  # type: ignore[arg-type]
-    offered[0] = Found("one-1.0.tar.gz", "1.0", "", digest, 1)
+    offered[0] = Found("one-1.0.tar.gz", "", "", digest, 1)
     with pytest.raises(UsageError, match="only an sdist"):
         wheels.choose(pins, OneIndex(), python="3.11", platforms=["linux/amd64"])  # type: ignore[arg-type]
 
@@ -375,5 +536,5 @@ def test_target_tags_are_those_of_pip_on_such_a_system() -> None:
     "line", ["one", "one>=1 --hash=sha256:00", "one==1", "one==1 --hash=md5:0"]
 )
 def test_a_requirement_that_pins_no_bytes_is_refused(line: str) -> None:
-    with pytest.raises(resolve.ClaimError, match=r"requirements\.txt: .*not pinned and hashed"):
-        resolve.read_requirements(f"# a comment\n{line}\n".encode(), "requirements.txt")
+    with pytest.raises(ClaimError, match=r"requirements\.txt: .*not pinned and hashed"):
+        read_requirements(f"# a comment\n{line}\n".encode(), "requirements.txt")

@@ -23,8 +23,8 @@ from packager import smoke
 from packager.errors import ClaimError, UsageError
 from packager.outputs import engine as engines
 from packager.outputs.engine import OPEN_FILES, SHM_MB, TMP_MB, Engine, Run
+from packager.proof import Limits
 from packager.runtime.packager_runtime import selftest
-from packager.smoke import Limits
 
 pytestmark = pytest.mark.xdist_group("seal")
 

@@ -410,6 +410,7 @@ READ_ONLY = """
 import os, sys
 from pathlib import Path
 from packager.errors import HostError
+from packager import downloads, leases  # while this user may read them
 from packager.store import Store, Wanted
 if os.geteuid() == 0:  # whom no mode keeps from writing
     os.setgid(65534), os.setuid(65534)

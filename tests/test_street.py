@@ -13,13 +13,13 @@ from conftest import REPOSITORY
 SOURCE = REPOSITORY / "src" / "packager"
 FLOORS = [
     ["errors", "reporter", "formats", "files", "inside", "leases", "runtime"],
-    ["net", "git", "store", "project"],
+    ["net", "git", "store", "downloads", "project", "settings"],
     ["lock"],
     ["layers"],
     ["image"],
     ["outputs"],
     [
-        *("smoke", "info", "init", "locking", "claims", "assembling", "provenance"),
+        *("smoke", "proof", "info", "init", "locking", "claims", "assembling", "provenance"),
         *("delivering", "build", "dockerfile", "sources", "verify", "diff"),
         *("cards", "markers", "metrics", "questions"),
     ],

@@ -16,7 +16,7 @@ from packager import project, provenance
 from packager.errors import ClaimError, HostError, UsageError
 from packager.layers import tar, tree
 from packager.layers.bytecode import Work
-from packager.layers.plan import Recipe, make
+from packager.layers.making import Recipe, make
 from packager.project import Project
 from packager.store import Blob, Store
 
@@ -307,10 +307,10 @@ def test_a_model_is_what_it_was_when_it_was_digested(root: Path, tmp_path: Path)
     path = root / "models/net/deep/b.bin"
     path.write_bytes(b"x" * 20)
     with pytest.raises(ClaimError, match=r"models/net/deep/b\.bin.*changed while it was read"):
-        list(make([recipe], store, nowhere))
+        list(make([recipe], {}, {}, store, nowhere))
     assert store.note("layer", "a key") is None
     path.write_bytes(b"b" * 20)
-    [layer] = make([recipe], store, nowhere)
+    [layer] = make([recipe], {}, {}, store, nowhere)
     names = [entry.path for entry in tar.read(layer.blob.path, "the layer")]
     assert names == ["srv/packager/model/net/a.bin", "srv/packager/model/net/deep/b.bin"]
     path.write_bytes(b"y" * 20)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import random
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO, Any, cast
 
 import pytest
 from conftest import WheelMaker
@@ -99,6 +103,102 @@ def test_the_zip_around_the_files_does_not_matter(make_wheel: WheelMaker, tmp_pa
         layers.append(out.getvalue())
     assert one.read_bytes() != other.read_bytes()
     assert layers[0] == layers[1]
+
+
+def zips(path: Path, folder: Path) -> Iterator[Path]:
+    """Write the same wheel in ways that zip allows and few tools use."""
+    with zipfile.ZipFile(path) as archive:
+        members = [(info, archive.read(info)) for info in archive.infolist()]
+
+    def copy(name: str, out: IO[bytes], **changes: Any) -> Path:
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for old, data in members:
+                info = zipfile.ZipInfo(old.filename)
+                info.external_attr, info.compress_type = old.external_attr, zipfile.ZIP_DEFLATED
+                for key, value in changes.items():
+                    setattr(info, key, value)
+                archive.writestr(info, data)
+        out.close()
+        return folder / name / path.name
+
+    def at(name: str) -> IO[bytes]:
+        (folder / name).mkdir()
+        return (folder / name / path.name).open("wb")
+
+    yield copy("stored", at("stored"), compress_type=zipfile.ZIP_STORED)
+    yield copy("extra", at("extra"), extra=b"\x99\x99\x04\x00more")
+    # The sizes come after the content where a zip cannot be sought back.
+    streamed = at("streamed")
+    yield copy("streamed", cast("IO[bytes]", Unseekable(streamed)))
+    streamed.close()
+    # Something before it, as in an archive that is a program, too.
+    prefixed = folder / "prefixed" / path.name
+    prefixed.parent.mkdir()
+    prefixed.write_bytes(b"#!/bin/sh\n" + path.read_bytes())
+    yield prefixed
+
+
+class Unseekable:
+    """A file that can only be written front to back."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write, self.flush, self.close = file.write, file.flush, file.close
+
+
+def in_memory(entry: Entry) -> bool:
+    assert entry.open is not None
+    with entry.open() as stream:
+        return isinstance(stream, io.BytesIO)
+
+
+LARGE = bytes(range(256)) * (40 << 10)  # 10 MiB, more than is read at once
+
+
+def test_what_is_read_is_what_zipfile_reads(make_wheel: WheelMaker, tmp_path: Path) -> None:
+    files = {"a/empty.py": b"", "a/é.py": b"1", "a/large": LARGE, "a/small": LARGE[:999]}
+    path = make_wheel("a", files=files)
+    for zipped in [path, *zips(path, tmp_path)]:
+        found = contents(zipped)
+        assert {name: read(found[f"{PACKAGES}/{name}"]) for name in files} == files
+        whole = {name for name in files if in_memory(found[f"{PACKAGES}/{name}"])}
+        assert whole == {*files} - {"a/large"}
+
+
+def test_threads_may_read_one_wheel_at_once(make_wheel: WheelMaker) -> None:
+    chance = random.Random(0)
+    small = {f"a/{number}": chance.randbytes(20_000) for number in range(500)}
+    files = {"a/large": chance.randbytes(len(LARGE)), **small}
+    found = contents(make_wheel("a", files=files))
+    with ThreadPoolExecutor(4) as pool:
+        data = pool.map(lambda name: read(found[f"{PACKAGES}/{name}"]), files)
+        assert dict(zip(files, data, strict=True)) == files
+        assert all(pool.map(lambda name: in_memory(found[f"{PACKAGES}/{name}"]), small))
+
+
+@pytest.mark.parametrize("size", [999, len(LARGE)], ids=["read at once", "read in parts"])
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (zipfile.ZIP_DEFLATED, "Error -3 while decompressing|Bad CRC-32"),
+        (zipfile.ZIP_STORED, "Bad CRC-32"),
+    ],
+    ids=["deflated", "stored"],
+)
+def test_a_damaged_file_is_refused_by_name(
+    size: int, kind: int, says: str, make_wheel: WheelMaker, tmp_path: Path
+) -> None:
+    sound = make_wheel("culprit", files={"a": LARGE[:size]})
+    path = tmp_path / "damaged" / sound.name
+    path.parent.mkdir()
+    with zipfile.ZipFile(sound) as old, zipfile.ZipFile(path, "w", kind) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    assert read(contents(path)[f"{PACKAGES}/a"]) == LARGE[:size]
+    data = bytearray(path.read_bytes())
+    data[100] ^= 0xFF  # in the first file, past its header
+    path.write_bytes(data)
+    with pytest.raises(ClaimError, match=rf"culprit-1.0.*not a valid wheel: ({says})"):
+        read(contents(path)[f"{PACKAGES}/a"])
 
 
 def test_pip_installs_the_same_files(make_wheel: WheelMaker, tmp_path: Path) -> None:

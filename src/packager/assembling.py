@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -12,18 +16,26 @@ from packager.claims import Examples, check_predictor, read_card, read_examples
 from packager.errors import UsageError
 from packager.files import canonical_json
 from packager.image import Image
-from packager.layers import plan as planning
-from packager.layers import tree
-from packager.layers.plan import Layer, Recipe
-from packager.lock import lockfile, places
+from packager.layers import bytecode, making, tree
+from packager.layers.making import Layer, Recipe
+from packager.layers.plan import Plan
+from packager.lock import lockfile
 from packager.lock.lockfile import Lock
-from packager.outputs import engine as engines
 from packager.project import Project
-from packager.reporter import Reporter, human_size
+from packager.reporter import Reporter, Silent, human_size
 from packager.runtime.packager_runtime.facts import FORMAT
-from packager.store import Store
+from packager.store import Blob, Store, Wanted
 
-__all__ = ["Built", "Inputs", "assemble", "gather", "image_facts"]
+__all__ = [
+    "Built",
+    "Inputs",
+    "Work",
+    "assemble",
+    "carry_out",
+    "gather",
+    "image_facts",
+    "prepare",
+]
 
 _CARD = "card.md"
 
@@ -67,6 +79,7 @@ def gather(
     *,
     model: tree.Model | None = None,
     examples: Path | None = None,
+    store: Store | None = None,
 ) -> Inputs:
     """Read what the image is a function of, and hold each part against the others.
 
@@ -82,6 +95,8 @@ def gather(
         In place of the project's own.
     examples : Path, optional
         In place of the project's own.
+    store : Store, optional
+        Remembers the digest of a model that has not changed.
 
     Raises
     ------
@@ -98,7 +113,7 @@ def gather(
             f"the lock is for {', '.join(lock.debian)}, not for {platform}",
             where="pyproject.toml: tool.packager.platforms",
         )
-    model = model or tree.read_model(project)
+    model = model or tree.read_model(project, store.digest if store else None)
     recorded = read_examples(project, model.digest, examples)
     card = read_card(project, scratch)
     code = tree.code_files(project, scratch)
@@ -109,11 +124,47 @@ def gather(
     return Inputs(project, lock, platform, model, recorded, card, code, digest)
 
 
-def assemble(inputs: Inputs, store: Store, reporter: Reporter) -> Built:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What there is to be made for an image, and what the store has of it.
+
+    Attributes
+    ----------
+    found : mapping of str to Blob
+        Layers and parts of layers, by their recipes' keys.
+    """
+
+    inputs: Inputs
+    plan: Plan
+    recipes: Sequence[Recipe]
+    found: Mapping[str, Blob]
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to be made, fetched or looked into."""
+        made = all(recipe.key in self.found for recipe in self.recipes)
+        return made and not self.plan.reads_wheels(self.inputs.code)
+
+
+def prepare(inputs: Inputs, store: Store) -> Work:
+    """Plan an image, and look up which of its layers the store has."""
+    plan = Plan(inputs.project, inputs.lock, inputs.platform, store)
+    recipes = plan.recipes(inputs.model, inputs.code, _facts(inputs))
+    return Work(inputs, plan, recipes, making.find(recipes, store))
+
+
+def assemble(
+    inputs: Inputs,
+    store: Store,
+    reporter: Reporter,
+    *,
+    ready: Callable[[Layer], None] | None = None,
+) -> Built:
     """Assemble an image from the lock and the project's files.
 
-    An engine is needed only where this host does not execute the image's Python, and
-    bytecode is wanted that the store does not have.
+    Only what is missing is fetched, and layers are made while the rest is still coming.  An
+    engine is needed only where this host does not execute the image's Python, and bytecode is
+    wanted that the store does not have.
 
     Parameters
     ----------
@@ -123,6 +174,9 @@ def assemble(inputs: Inputs, store: Store, reporter: Reporter) -> Built:
         Where bytes come from and layers go.
     reporter : Reporter
         Gets a row for each kind of layer.
+    ready : callable, optional
+        Is given layers as they get ready, bottom first: the image's own, but for the rare case
+        that wheels turn out to share paths.
 
     Raises
     ------
@@ -131,27 +185,54 @@ def assemble(inputs: Inputs, store: Store, reporter: Reporter) -> Built:
     HostError
         When something can neither be found in the store nor fetched.
     """
-    project, platform = inputs.project, inputs.platform
+    return carry_out(prepare(inputs, store), store, reporter, ready=ready)
+
+
+def carry_out(
+    work: Work,
+    store: Store,
+    reporter: Reporter,
+    *,
+    ready: Callable[[Layer], None] | None = None,
+) -> Built:
+    """Do what `assemble` does, once `prepare` is done."""
+    inputs, plan = work.inputs, work.plan
+    with store.fetching(_wanted(work, store)) as arriving:
+
+        def path(sha256: str) -> Path:
+            return arriving[sha256].result().path
+
+        layers = _make_layers(work, arriving, store, reporter, ready)
+        if plan.settle(path):
+            work = prepare(inputs, store)
+            layers = _make_layers(work, arriving, store, Silent(), None)
+        plan.check(inputs.code, path)
+    labels = {image.LABEL_INPUTS: inputs.digest, image.LABEL_MODEL: inputs.model.digest}
+    return Built(inputs, image.assemble(inputs.project, inputs.platform, layers, labels))
+
+
+def _facts(inputs: Inputs) -> dict[str, bytes]:
     facts = {"image.json": image_facts(inputs)}
     if inputs.examples:
         facts["examples.json"] = inputs.examples.data
     if inputs.card is not None:
         facts[_CARD] = inputs.card
-    reporter.begin("fetch", "what the store does not have")
-    blobs = store.fetch(places.wanted(project, inputs.lock, platform, store))
-    recipes = planning.plan(
-        project,
-        inputs.lock,
-        platform,
-        blobs,
-        store,
-        model=inputs.model,
-        code=inputs.code,
-        facts=facts,
-    )
-    layers = _make_layers(recipes, store, reporter)
-    labels = {image.LABEL_INPUTS: inputs.digest, image.LABEL_MODEL: inputs.model.digest}
-    return Built(inputs, image.assemble(project, platform, layers, labels))
+    return facts
+
+
+def _wanted(work: Work, store: Store) -> Iterable[Wanted]:
+    """List what is to be fetched, what lies lowest in the image first."""
+    inputs, plan = work.inputs, work.plan
+    needed = making.needs(work.recipes, work.found)
+    if plan.reads_wheels(inputs.code):
+        needed |= {pin.sha256 for pin in plan.pins}
+    if not needed:
+        return ()
+    from packager.lock import places
+
+    named = places.wanted(inputs.project, inputs.lock, inputs.platform, store)
+    found = {one.sha256: one for one in named}
+    return [found[sha256] for sha256 in plan.order if sha256 in needed]
 
 
 def _inputs_digest(
@@ -208,20 +289,42 @@ def image_facts(inputs: Inputs) -> bytes:
     )
 
 
-def _make_layers(recipes: list[Recipe], store: Store, reporter: Reporter) -> list[Layer]:
+def _make_layers(
+    work: Work,
+    arriving: Mapping[str, Future[Blob]],
+    store: Store,
+    reporter: Reporter,
+    ready: Callable[[Layer], None] | None,
+) -> list[Layer]:
     """Make the layers, and report each kind of them as soon as it is complete."""
-    layers = []
+    layers: list[Layer] = []
+    recipes = work.recipes
     reporter.begin("assemble", f"{len(recipes)} layers")
-    making = planning.make(recipes, store, engines.workshop)
-    for role, made in groupby(making, key=lambda layer: layer.role):
-        group = list(made)
-        layers += group
-        cached = sum(layer.cached for layer in group)
-        count = sum(layer.count for layer in group)
-        what = f"{count} in {len(group)} layers" if role == "wheels" else group[0].what
-        state = f"{len(group) - cached} built, {cached} cached"
-        if cached in {0, len(group)}:
+    made = making.make(recipes, work.found, arriving, store, partial(_workshop, store))
+    for role, group in groupby(_shown(made, ready), key=lambda layer: layer.role):
+        kind = list(group)
+        layers += kind
+        cached = sum(layer.cached for layer in kind)
+        count = sum(layer.count for layer in kind)
+        what = f"{count} in {len(kind)} layers" if role == "wheels" else kind[0].what
+        state = f"{len(kind) - cached} built, {cached} cached"
+        if cached in {0, len(kind)}:
             state = "cached" if cached else "built"
-        reporter.row(role, what, human_size(sum(layer.blob.size for layer in group)), state)
+        reporter.row(role, what, human_size(sum(layer.blob.size for layer in kind)), state)
         reporter.begin("assemble", f"{len(recipes) - len(layers)} more layers")
     return layers
+
+
+@contextmanager
+def _workshop(store: Store, base: Blob, architecture: str) -> Iterator[bytecode.Work]:
+    from packager.outputs import engine
+
+    with engine.connect(store).workshop(base, architecture) as work:
+        yield work
+
+
+def _shown(layers: Iterable[Layer], ready: Callable[[Layer], None] | None) -> Iterator[Layer]:
+    for layer in layers:
+        if ready:
+            ready(layer)
+        yield layer

@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from packager import provenance
-from packager.assembling import Built, assemble, gather
-from packager.delivering import deliver, write_archive
+from packager import proof, provenance
+from packager.assembling import Built, Work, carry_out, gather, prepare
+from packager.delivering import deliver, report, write_archive
 from packager.errors import UsageError
-from packager.layers.plan import Layer
-from packager.outputs import engine as engines
+from packager.layers.making import Layer
+from packager.outputs import glance
 from packager.outputs.reference import Reference
 from packager.project import Project
+from packager.proof import Limits, Verdict
 from packager.provenance import Provenance
 from packager.reporter import Reporter
-from packager.smoke import Limits, Verdict
 from packager.store import Store
 
 __all__ = ["Order", "Result", "build", "order", "summary"]
@@ -137,19 +137,16 @@ def build(project: Project, wanted: Order, store: Store, reporter: Reporter) -> 
     Raises
     ------
     PackagerError
-        As `assemble`, `deliver` and `write_archive`.
+        As `carry_out`, `deliver` and `write_archive`.
     """
-    engine = None
-    if wanted.load:
-        engine = engines.connect()
-        engine.check_loads()
     with store.scratch() as scratch:
-        inputs = gather(project, wanted.platform, scratch)
+        inputs = gather(project, wanted.platform, scratch, store=store)
+    work = prepare(inputs, store)
     source = provenance.of(project)
-    built = assemble(inputs, store, reporter)
-    verdict = None
-    if engine:
-        verdict = deliver(built, engine, wanted.reference, wanted.limits, reporter)
+    if wanted.load:
+        built, verdict = _load(work, wanted, store, reporter)
+    else:
+        built, verdict = carry_out(work, store, reporter), None
     manifest = ""
     if wanted.output:
         reporter.begin("archive", str(wanted.output))
@@ -157,6 +154,31 @@ def build(project: Project, wanted: Order, store: Store, reporter: Reporter) -> 
             built, wanted.output, wanted.reference, store, source.annotations()
         )
     return Result(wanted, source, built, verdict, manifest)
+
+
+def _load(
+    work: Work, wanted: Order, store: Store, reporter: Reporter
+) -> tuple[Built, Verdict | None]:
+    """Bring the image into the engine, proved and named, unless it is there like that."""
+    built = carry_out(work, store, reporter) if work.done else None
+    seen = glance.look(str(wanted.reference)) if built else None
+    if built and seen and seen.image == built.image.id:
+        reporter.row("load", "the engine has it", "", "")
+        if wanted.limits is None:
+            return built, None
+        if known := proof.recall(store, seen.image, seen.engine, wanted.limits):
+            report(known, reporter=reporter)
+            return built, known
+    from packager.outputs import ahead, engine
+
+    found = engine.connect(store)
+    found.check_loads()
+    with ahead.Ahead(found, wanted.platform) as way:
+        built = built or carry_out(work, store, reporter, ready=way.add)
+        verdict = deliver(
+            built, way, wanted.reference, wanted.limits, store=store, reporter=reporter
+        )
+    return built, verdict
 
 
 def summary(result: Result) -> Mapping[str, Any]:
@@ -188,7 +210,12 @@ def summary(result: Result) -> Mapping[str, Any]:
         "tag": str(wanted.reference) if wanted.load else None,
         "archive": str(wanted.output) if wanted.output else None,
         "manifest": result.manifest or None,
-        "smoke": verdict and {"examples": verdict.examples, "outputs": verdict.outputs},
+        "smoke": verdict
+        and {
+            "examples": verdict.examples,
+            "outputs": verdict.outputs,
+            "remembered": verdict.remembered,
+        },
     }
 
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from packager.console import ConsoleReporter
     from packager.project import Project
-    from packager.smoke import Limits
+    from packager.proof import Limits
+    from packager.store import Store
 
 __all__ = ["main"]
 
@@ -48,10 +49,10 @@ class _Context:
         self.folder = folder
         self.color = color
 
-    def project(self) -> Project:
+    def project(self, store: Store | None = None) -> Project:
         from packager import project
 
-        return project.load(project.find_root(self.folder.resolve()))
+        return project.load(project.find_root(self.folder.resolve()), store)
 
     def console(self, *, stderr: bool = False) -> Console:
         from rich.console import Console
@@ -117,7 +118,7 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that bound a sealed container."""
 
     def wrapped(*args: Any, timeout: int, memory: str, **kwargs: Any) -> Any:
-        from packager.smoke import Limits
+        from packager.proof import Limits
 
         return command(*args, limits=Limits(seconds=timeout, memory=memory), **kwargs)
 
@@ -228,29 +229,27 @@ def build(
     repository. Such an image is smoke-tested, too, but nobody can verify it.
     """
     from packager import build as building
-    from packager import dockerfile as dockerfiles
     from packager.console import print_build
     from packager.store import Store
 
-    project = context.project()
-    order = building.order(project, limits=limits if smoke else None, **wishes)
     if build_arg and dockerfile is None:
         raise click.UsageError("--build-arg is for --dockerfile.")
-    if dockerfile is not None:
-        file = Path(dockerfile) if dockerfile else project.root / "Dockerfile"
-        given = dockerfiles.arguments(build_arg)
-        with closing(context.reporter(quiet=as_json)) as reporter:
-            kept = Store(store, reporter)
-            made = dockerfiles.build(project, order, file, kept, reporter, arguments=given)
-        told = (
-            json.dumps(dockerfiles.summary(made), indent=1) if as_json else dockerfiles.render(made)
-        )
-        click.echo(told)
-        return
-    if not as_json:
-        click.echo(_title(project, order.platform))
     with closing(context.reporter(quiet=as_json)) as reporter:
-        result = building.build(project, order, Store(store, reporter), reporter)
+        kept = Store(store, reporter)
+        project = context.project(kept)
+        order = building.order(project, limits=limits if smoke else None, **wishes)
+        if dockerfile is not None:
+            from packager import dockerfile as dockerfiles
+
+            file = Path(dockerfile) if dockerfile else project.root / "Dockerfile"
+            given = dockerfiles.arguments(build_arg)
+            made = dockerfiles.build(project, order, file, kept, reporter, arguments=given)
+            told = dockerfiles.summary(made) if as_json else None
+            click.echo(json.dumps(told, indent=1) if told else dockerfiles.render(made))
+            return
+        if not as_json:
+            click.echo(_title(project, order.platform))
+        result = building.build(project, order, kept, reporter)
     if as_json:
         click.echo(json.dumps(building.summary(result), indent=1))
     else:

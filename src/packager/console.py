@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -21,11 +21,13 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from packager.build import Result
-from packager.diff import Difference, LayerDifference
 from packager.reporter import human_size, printable
-from packager.smoke import Verdict
-from packager.verify import Verification
+
+if TYPE_CHECKING:
+    from packager.build import Result
+    from packager.diff import Difference, LayerDifference
+    from packager.proof import Verdict
+    from packager.verify import Verification
 
 __all__ = [
     "ConsoleReporter",
@@ -38,6 +40,7 @@ __all__ = [
 
 _STATE_STYLES = {
     "passed": "green",
+    "passed before": "green",
     "same": "green",
     "cached": "dim",
     "loaded": "yellow",

@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from packager import image, smoke
+from packager import image, proof
 from packager.assembling import Built
 from packager.errors import ClaimError, PackagerError, UsageError
 from packager.outputs import archive
-from packager.outputs.engine import Engine
 from packager.outputs.reference import Reference
+from packager.proof import Limits, Verdict
 from packager.reporter import Reporter
-from packager.smoke import Limits, Verdict
 from packager.store import Store
 
-__all__ = ["deliver", "prove_and_tag", "write_archive"]
+if TYPE_CHECKING:
+    from packager.outputs.ahead import Ahead
+    from packager.outputs.engine import Engine
+
+__all__ = ["deliver", "prove_and_tag", "report", "write_archive"]
 
 
 def write_archive(
@@ -54,7 +59,13 @@ def write_archive(
 
 
 def deliver(
-    built: Built, engine: Engine, reference: Reference, limits: Limits | None, reporter: Reporter
+    built: Built,
+    ahead: Ahead,
+    reference: Reference,
+    limits: Limits | None,
+    *,
+    store: Store,
+    reporter: Reporter,
 ) -> Verdict | None:
     """Load an image, smoke-test it, and tag it only then.
 
@@ -62,12 +73,14 @@ def deliver(
     ----------
     built : Built
         From `assemble`.
-    engine : Engine
-        Gets the image once.
+    ahead : Ahead
+        Brings it into its engine, with the layers that it has not sent yet.
     reference : Reference
         The name it gets.
     limits : Limits, optional
         Of the smoke test; None leaves the test out.
+    store : Store
+        Remembers what was proved.
     reporter : Reporter
         Gets a row for loading and one for the test.
 
@@ -83,13 +96,20 @@ def deliver(
         was there before.
     """
     begin = time.monotonic()
+    engine = ahead.engine
     reporter.begin("load", f"into {engine.name}")
-    loaded = engine.load(built.image)
+    loaded = ahead.load(built.image)
     total = len(built.image.layers)
     sent = f"{loaded.sent} of {total} layers sent" if loaded.sent else "the engine has it"
     reporter.row("load", sent, f"{time.monotonic() - begin:.1f} s", "")
     return prove_and_tag(
-        built.image.id, engine, reference, limits, reporter, existed=loaded.existed
+        built.image.id,
+        engine,
+        reference,
+        limits,
+        existed=loaded.existed,
+        store=store,
+        reporter=reporter,
     )
 
 
@@ -98,9 +118,10 @@ def prove_and_tag(
     engine: Engine,
     reference: Reference,
     limits: Limits | None,
-    reporter: Reporter,
     *,
     existed: bool,
+    store: Store,
+    reporter: Reporter,
 ) -> Verdict | None:
     """Smoke-test an image that is in the engine, and tag it only then.
 
@@ -108,20 +129,24 @@ def prove_and_tag(
     ----------
     image_id : str
         The image, ``sha256:…``.
-    engine, reference, limits, reporter
+    engine : Engine
+        Has it.
+    reference, limits, store, reporter
         As for `deliver`.
     existed : bool
-        Whether the engine had it before: then it stays, proved or not.
+        Whether the engine had it before: then it stays, proved or not, and what was proved
+        then counts.
 
     Raises
     ------
     PackagerError
         As `deliver`.
     """
-    verdict = None
+    verdict, begin = None, time.monotonic()
     if limits is not None:
         try:
-            verdict = _prove(image_id, engine, limits, reporter)
+            known = proof.recall(store, image_id, engine.id, limits) if existed else None
+            verdict = known or _prove(image_id, engine, limits, reporter)
         except BaseException as error:
             failed = isinstance(error, ClaimError | UsageError)
             with _noting(reporter):
@@ -132,6 +157,9 @@ def prove_and_tag(
                 else:
                     engine.remove(image_id)
             raise
+        took = "" if known else f"{time.monotonic() - begin:.1f} s"
+        report(verdict, took, reporter=reporter)
+        proof.remember(store, image_id, engine.id, limits, replace(verdict, remembered=False))
     engine.tag(image_id, reference)
     return verdict
 
@@ -146,13 +174,17 @@ def _noting(reporter: Reporter) -> Iterator[None]:
 
 
 def _prove(image_id: str, engine: Engine, limits: Limits, reporter: Reporter) -> Verdict:
-    begin = time.monotonic()
+    from packager import smoke
+
     reporter.begin("smoke", "sealed off, replaying the recorded examples")
-    verdict = smoke.replay(engine, image_id, limits)
-    took = f"{time.monotonic() - begin:.1f} s"
+    return smoke.replay(engine, image_id, limits)
+
+
+def report(verdict: Verdict, took: str = "", *, reporter: Reporter) -> None:
+    """Report what came of a smoke test, now or in an earlier run."""
     if verdict.examples:
         what = f"{verdict.examples} examples, largest difference {verdict.largest_difference:.2g}"
-        reporter.row("smoke", what, took, "passed")
+        state = "passed before" if verdict.remembered else "passed"
     else:
-        reporter.row("smoke", "no recorded examples: only loading was tried", took, "loaded")
-    return verdict
+        what, state = "no recorded examples: only loading was tried", "loaded"
+    reporter.row("smoke", what, took, state)

@@ -26,8 +26,8 @@ from packager.net import without_credentials
 from packager.outputs import engine as engines
 from packager.outputs.reference import Reference
 from packager.project import Project
+from packager.proof import Verdict
 from packager.reporter import Reporter, human_size
-from packager.smoke import Verdict
 from packager.store import Store
 
 __all__ = ["FOLDER", "Result", "arguments", "build", "render", "summary"]
@@ -135,8 +135,9 @@ def build(
         engine,
         wanted.reference,
         wanted.limits,
-        reporter,
         existed=bool(found.get("RepoTags")),
+        store=store,
+        reporter=reporter,
     )
     return Result(project, wanted.reference, built, found["Size"], verdict)
 

@@ -138,6 +138,11 @@ class Out:
         with blaming(self.owner):
             self._file.flush()
             os.fsync(self._file.fileno())
+        self.close()
+
+    def close(self) -> None:
+        """Hand it to the system, which brings it to the disk when it likes."""
+        with blaming(self.owner):
             self._file.close()
 
     def restart(self) -> None:

@@ -5,7 +5,7 @@ The rules themselves are in docs/image-format.md.
 
 from __future__ import annotations
 
-from importlib.metadata import version
+import deflate
 
 __all__ = ["BYTECODE", "COMPRESSOR", "LAYERS", "LEVEL", "LOCK", "MEMBER"]
 
@@ -26,7 +26,7 @@ MEMBER = 4 << 20
 """Bytes of a layer that become one member of its gzip file; memory stays at one of them."""
 
 COMPRESSOR = (
-    f"gzip by libdeflate of deflate {version('deflate')}, "
+    f"gzip by libdeflate of deflate {deflate.__version__}, "
     f"level {LEVEL}, {MEMBER >> 20} MiB members"
 )
 """How layers are compressed: what a manifest's digest depends on, and an image ID does not."""

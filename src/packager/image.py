@@ -8,15 +8,14 @@ the compressed layers, so its digest is as stable as the compressor, which is pi
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-import deflate
-
 from packager import formats
 from packager.files import canonical_json
-from packager.layers.plan import Layer
+from packager.layers.making import Layer
 from packager.project import PLATFORMS, Project
 from packager.store import Blob, Store
 
@@ -24,6 +23,7 @@ __all__ = [
     "COMPRESSED_BY",
     "CREATED",
     "LABEL",
+    "LABEL_BARE",
     "LABEL_BASE",
     "LABEL_INPUTS",
     "LABEL_MODEL",
@@ -33,6 +33,7 @@ __all__ = [
     "Image",
     "Manifest",
     "assemble",
+    "bare",
     "labels",
     "manifest_of",
 ]
@@ -41,6 +42,8 @@ CREATED = "1980-01-02T00:00:00Z"
 """The time that every layer entry has, too: an image is a function of its inputs."""
 
 LABEL = "org.model-packager"
+LABEL_BARE = f"{LABEL}.layers"
+"""Of an image that is only the lower part of one, and gone when its maker is."""
 REVISION = "org.opencontainers.image.revision"
 LABEL_BASE = "org.opencontainers.image.base.name"
 LABEL_INPUTS = f"{LABEL}.inputs"
@@ -158,6 +161,24 @@ def assemble(
     return Image(project.name, project.version, platform, canonical_json(config), tuple(layers))
 
 
+def bare(layers: Sequence[Layer], platform: str) -> Image:
+    """Make an image of layers alone; no two are one, so each run may remove its own."""
+    config = {
+        "architecture": PLATFORMS[platform],
+        "os": "linux",
+        "created": CREATED,
+        "config": {"Labels": {LABEL_BARE: secrets.token_hex(8)}},
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [f"sha256:{layer.blob.sha256}" for layer in layers],
+        },
+        "history": [
+            {"created": CREATED, "created_by": f"packager: {layer.role}"} for layer in layers
+        ],
+    }
+    return Image("layers", "", platform, canonical_json(config), tuple(layers))
+
+
 def labels(project: Project) -> dict[str, str]:
     """List the labels that every image of a project has."""
     known = {
@@ -200,6 +221,8 @@ def _compressed(layer: Blob, store: Store) -> Blob:
 
 
 def _compress(stream: IO[bytes], out: IO[bytes]) -> None:
+    import deflate
+
     # A gzip file may have several members (RFC 1952, 2.2).
     while chunk := stream.read(formats.MEMBER):
         out.write(deflate.gzip_compress(chunk, formats.LEVEL))

@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from packager import smoke
 from packager.errors import UsageError
 from packager.image import LABEL_INPUTS, LABEL_REPRODUCIBLE
 from packager.outputs.engine import Engine
 from packager.outputs.opened import opened
+from packager.proof import Limits
 
 __all__ = ["of_file", "of_image"]
 
@@ -47,7 +47,7 @@ def of_image(engine: Engine, reference: str) -> dict[str, Any]:
         layers,
         [*unknown, *whats],
     )
-    limits = smoke.Limits()
+    limits = Limits()
     run = engine.run_sealed(
         found["Id"],
         ["info", "--json"],

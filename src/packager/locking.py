@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import canonicalize_name
-
-from packager.errors import ClaimError, UsageError
-from packager.files import replace_file
+from packager import formats
+from packager.errors import ClaimError, HostError
+from packager.files import canonical_json, replace_file
 from packager.layers import deb, wheel
 from packager.layers.tar import Entry
+from packager.layers.wheel import Site
 from packager.lock import debian, elf, lockfile, places, wheels
-from packager.lock.debian import DebianPins
-from packager.lock.elf import ElfFile
+from packager.lock.debian_pins import DebianPins
+from packager.lock.elf import ElfFacts, ElfFile
 from packager.lock.indexes import Indexes
-from packager.lock.lockfile import Lock
-from packager.lock.resolve import choose_resolver, is_ours, read_requirements, resolve
+from packager.lock.lockfile import Lock, WheelPin
+from packager.lock.requirements import Pinned, is_ours, read_requirements
+from packager.lock.resolve import choose_resolver, refuse_unknown, resolve, resolve_dev
 from packager.project import PLATFORMS, Project
 from packager.reporter import Reporter
 from packager.store import Blob, Store
 
 __all__ = ["check", "make"]
 
+_IMAGE, _DEV = lockfile.REQUIREMENTS
+_TARGET = frozenset({"base", "platforms"})
+_FOR_IMAGE = _TARGET | {"requires-python", "dependencies", _IMAGE}
+_RESOLVED_FROM = {_IMAGE: _FOR_IMAGE, _DEV: _FOR_IMAGE | {"dev-dependencies", _DEV}}
 _IN_MEMORY = 4 << 20
 _LIBRARY_DIRS = {
     "amd64": ["usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib64"],
     "arm64": ["usr/lib/aarch64-linux-gnu", "usr/lib"],
 }
+_CONTENTS = 1
+"""Raised when what is noted of contents, or how they are read, changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What tells whether an image lacks a library: its paths, and its ELF files."""
+
+    paths: Sequence[str]
+    files: Sequence[ElfFile]
 
 
 def make(
@@ -62,31 +81,34 @@ def make(
         When something cannot be resolved, found, or would not run in the image.
     """
     old = _previous(project)
-    _refuse_unknown(project, upgrade or [])
+    refuse_unknown(project, upgrade or [])
     resolver, why = choose_resolver(project)
-    reporter.note(f"resolving with {resolver}: {why}")
+    kept = _kept(project, old) if upgrade is None else {}
+    if _IMAGE not in kept or (project.dev_dependencies and _DEV not in kept):
+        reporter.note(f"resolving with {resolver}: {why}")
     reporter.begin("resolve", "asking the package indexes")
-    with store.scratch() as scratch:
-        requirements = resolve(project, scratch, upgrade=upgrade)
-    pins = read_requirements(requirements["requirements.txt"], "requirements.txt")
-    reporter.row("resolve", f"{len(pins)} distributions for the image", "", resolver)
-    reporter.begin("lock", "choosing wheels and packages")
-    indexes = Indexes(lambda: store.session, project.hints)
-    chosen = wheels.choose(pins, indexes, python=project.python, platforms=project.platforms)
-    inputs = lockfile.inputs_of(project, requirements)
-    kept = old if upgrade is None or upgrade else None
-    bases = _bases(project, store, inputs, kept)
-    lock = Lock(inputs, chosen, bases, lockfile.tool_facts())
-    blobs: dict[str, Blob] = {}
-    for platform in project.platforms:
-        blobs |= store.fetch(places.wanted(project, lock, platform, store))
+    with store.scratch() as work, ThreadPoolExecutor(1) as aside:
+        # A resolver is a process of its own; what needs no pins is done beside it.
+        resolving = _resolving(project, work, upgrade, kept, aside)
+        bases = _bases(project, store, old if upgrade is None or upgrade else None)
+        contents = {platform: _base(project, bases[platform], store) for platform in bases}
+        pins = read_requirements(resolving[_IMAGE].result(), _IMAGE)
+        state = "kept" if _IMAGE in kept else resolver
+        reporter.row("resolve", f"{len(pins)} distributions for the image", "", state)
+        reporter.begin("lock", "choosing wheels")
+        chosen, blobs = _wheels(project, pins, old, store)
         reporter.begin("lock", "looking for every shared library")
-        _check_libraries(project, lock, platform, blobs, store)
-        counts = (
-            f"{len(lock.wheels_for(platform))} wheels, {len(bases[platform].packages)} packages"
-        )
-        reporter.row("lock", f"{counts} for {platform}", "", "every library found")
-    lock = replace(lock, wheels=tuple(replace(w, size=blobs[w.sha256].size) for w in chosen))
+        found = {one.sha256: _wheel(project, one, blobs[one.sha256], store) for one in chosen}
+        for platform in project.platforms:
+            fitting = [found[one.sha256] for one in chosen if platform in one.platforms]
+            _check_libraries(project, platform, [contents[platform], *fitting])
+            counts = f"{len(fitting)} wheels, {len(bases[platform].packages)} packages"
+            reporter.row("lock", f"{counts} for {platform}", "", "every library found")
+        if _DEV in resolving:
+            reporter.begin("resolve", "the development environment")
+        requirements = {name: job.result() for name, job in resolving.items()}
+    inputs = lockfile.inputs_of(project, requirements)
+    lock = Lock(inputs, chosen, bases, lockfile.tool_facts())
     # All at the end: a lock that cannot be completed leaves the old ones as they were.
     for name, data in requirements.items():
         _set_aside(project.root / name, reporter)
@@ -111,8 +133,7 @@ def check(project: Project) -> None:
     ClaimError
         When a lock is missing or stale; says what changed.
     """
-    lock = lockfile.read(project.root)
-    lockfile.require_fresh(lock, project)
+    lockfile.check(project)
 
 
 def _previous(project: Project) -> Lock | None:
@@ -122,22 +143,36 @@ def _previous(project: Project) -> Lock | None:
         return None  # there is none yet, or it is one that this run replaces
 
 
-def _refuse_unknown(project: Project, upgrade: Sequence[str]) -> None:
-    files = lockfile.requirements_of(project).items()
-    ours = {name: data for name, data in files if is_ours(project.root / name)}
-    pinned = {pin.name for name, data in ours.items() for pin in read_requirements(data, name)}
-    if unknown := sorted({canonicalize_name(name) for name in upgrade} - pinned):
-        raise UsageError(
-            f"no pin of {', '.join(unknown)} is there to be moved",
-            where="--upgrade",
-            hint="It takes the name of a distribution in requirements.txt or -dev.txt.",
+def _kept(project: Project, old: Lock | None) -> dict[str, bytes]:
+    """Find the requirements files that resolving would give again, pin for pin."""
+    if old is None:
+        return {}
+    files = lockfile.requirements_of(project)
+    now = lockfile.inputs_of(project, files)
+    same = {key for key in now if old.inputs.get(key) == now[key]}
+    return {name: data for name, data in files.items() if _RESOLVED_FROM[name] <= same}
+
+
+def _resolving(
+    project: Project,
+    work: Path,
+    upgrade: Sequence[str] | None,
+    kept: Mapping[str, bytes],
+    aside: ThreadPoolExecutor,
+) -> dict[str, Future[bytes]]:
+    """Start resolving what is not kept, one file after the other."""
+    image = aside.submit(lambda: kept.get(_IMAGE) or resolve(project, work, upgrade=upgrade))
+    jobs = {_IMAGE: image}
+    if project.dev_dependencies:
+        jobs[_DEV] = aside.submit(
+            lambda: kept.get(_DEV) or resolve_dev(project, work, image.result(), upgrade=upgrade)
         )
+    return jobs
 
 
-def _bases(
-    project: Project, store: Store, inputs: Mapping[str, Any], old: Lock | None
-) -> Mapping[str, DebianPins]:
+def _bases(project: Project, store: Store, old: Lock | None) -> Mapping[str, DebianPins]:
     """Resolve each platform's base; the old one stays while what it was resolved for stays."""
+    inputs = lockfile.inputs_of(project, {})
     keep: Mapping[str, DebianPins] = {}
     if old and all(old.inputs.get(key) == inputs[key] for key in ("base", "os-packages")):
         keep = old.debian
@@ -154,28 +189,92 @@ def _bases(
     }
 
 
-def _check_libraries(
-    project: Project, lock: Lock, platform: str, blobs: Mapping[str, Blob], store: Store
-) -> None:
-    """Refuse an image in which a shared library would be missing."""
-    site = wheel.Site.debian(project.python)
-    pins = lock.debian[platform].packages
-    debs = [(pin, blobs[pin.sha256].path) for pin in pins]
+def _base(project: Project, pins: DebianPins, store: Store) -> _Contents:
+    """Bring a base's packages home, and look into them."""
+    blobs = store.fetch(places.packages(pins, project.hints.debian_mirror))
+    debs = [(pin, blobs[pin.sha256].path) for pin in pins.packages]
     base = [pair for pair in debs if pair[0].role == "base"]
     extra = [pair for pair in debs if pair[0].role == "extra"]
-    with store.scratch() as scratch:
-        entries = deb.base_entries(base, python=project.python, scratch=scratch)
-        if extra:
-            entries += deb.extra_entries(base, extra, scratch=scratch)
-        for pin in lock.wheels_for(platform):
-            entries += wheel.wheel_entries(blobs[pin.sha256].path, pin.file, site)
-        elf.check(
-            _elf_files(entries, scratch),
-            paths=[entry.path for entry in entries if entry.kind != "dir"],
-            architecture=PLATFORMS[platform],
-            library_dirs=_LIBRARY_DIRS[PLATFORMS[platform]],
-            python_dir=site.packages,
-        )
+
+    def entries(scratch: Path) -> list[Entry]:
+        made = deb.base_entries(base, python=project.python, scratch=scratch)
+        return made + (deb.extra_entries(base, extra, scratch=scratch) if extra else [])
+
+    return _contents(store, [[pin.sha256, pin.role] for pin in pins.packages], project, entries)
+
+
+def _wheels(
+    project: Project, pins: Sequence[Pinned], old: Lock | None, store: Store
+) -> tuple[tuple[WheelPin, ...], dict[str, Blob]]:
+    """Choose the pins' wheels and bring them home, which tells the size of each."""
+    indexes = Indexes(lambda: store.session, project.hints)
+    chosen = wheels.choose(
+        pins,
+        indexes,
+        python=project.python,
+        platforms=project.platforms,
+        known=_known(project, old),
+    )
+    blobs = store.fetch(places.wheels(chosen, indexes))
+    return tuple(replace(one, size=blobs[one.sha256].size) for one in chosen), blobs
+
+
+def _known(project: Project, old: Lock | None) -> dict[Pinned, list[WheelPin]]:
+    """Read off the old lock which wheels of which pins were chosen for the same target."""
+    data = lockfile.requirements_of(project).get(_IMAGE, b"")
+    now = lockfile.inputs_of(project, {_IMAGE: data})
+    if old is None or any(old.inputs.get(key) != now[key] for key in (*_TARGET, _IMAGE)):
+        return {}
+    locked: defaultdict[str, list[WheelPin]] = defaultdict(list)
+    for one in old.wheels:
+        locked[one.name].append(one)
+    return {
+        pin: locked[pin.name]
+        for pin in read_requirements(data, _IMAGE)
+        if {one.sha256 for one in locked[pin.name]} <= pin.hashes
+        and {name for one in locked[pin.name] for name in one.platforms} == {*project.platforms}
+    }
+
+
+def _wheel(project: Project, pin: WheelPin, blob: Blob, store: Store) -> _Contents:
+    site = Site.debian(project.python)
+    what = [pin.sha256, pin.file]
+    return _contents(store, what, project, lambda _: wheel.wheel_entries(blob.path, pin.file, site))
+
+
+def _contents(
+    store: Store, what: object, project: Project, entries: Callable[[Path], list[Entry]]
+) -> _Contents:
+    """Look into wheels or packages, once: the same bytes always hold the same libraries."""
+    recipe = [_CONTENTS, formats.LAYERS, project.python, what]
+    key = hashlib.sha256(canonical_json(recipe)).hexdigest()
+    noted = store.note("libraries", key)
+    if noted is None:
+        with store.scratch() as scratch:
+            found = entries(scratch)
+            noted = {
+                "paths": [entry.path for entry in found if entry.kind != "dir"],
+                "files": [asdict(file) for file in _elf_files(found, scratch)],
+            }
+        with contextlib.suppress(HostError):  # a store that cannot be written may be complete
+            store.write_note("libraries", key, noted)
+    return _Contents(noted["paths"], [_elf_file(**file) for file in noted["files"]])
+
+
+def _elf_file(path: str, owner: str, facts: Mapping[str, Any]) -> ElfFile:
+    needed, search = tuple(facts["needed"]), tuple(facts["search"])
+    return ElfFile(path, owner, ElfFacts(facts["soname"], needed, facts["machine"], search))
+
+
+def _check_libraries(project: Project, platform: str, parts: Sequence[_Contents]) -> None:
+    """Refuse an image in which a shared library would be missing."""
+    elf.check(
+        [file for part in parts for file in part.files],
+        paths=[path for part in parts for path in part.paths],
+        architecture=PLATFORMS[platform],
+        library_dirs=_LIBRARY_DIRS[PLATFORMS[platform]],
+        python_dir=Site.debian(project.python).packages,
+    )
 
 
 def _elf_files(entries: Iterable[Entry], scratch: Path) -> Iterator[ElfFile]:

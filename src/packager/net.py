@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 import requests
 import truststore
-from pypi_simple import PYPI_SIMPLE_ENDPOINT
 from requests.adapters import HTTPAdapter
 from requests_file import FileAdapter
 from urllib3.util import Retry
@@ -65,6 +64,8 @@ def pip_settings() -> PipSettings:
     HostError
         When pip cannot read its own configuration.
     """
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT
+
     command = [sys.executable, "-m", "pip", "config", "list"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:

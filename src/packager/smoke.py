@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ValidationError
 
 from packager.errors import ClaimError, HostError, PackagerError, UsageError
 from packager.outputs.engine import OPEN_FILES, SHM_MB, TMP_MB, Engine, Run
+from packager.proof import Limits, Verdict
 
-__all__ = ["Limits", "Verdict", "replay"]
+__all__ = ["replay"]
 
 _WHERE = "smoke test"
 _LAST_LINES = 6
@@ -28,39 +28,6 @@ _FATAL_SIGNALS = {  # Linux's numbers, on whatever host this runs
     15: "SIGTERM",
     31: "SIGSYS: a system call that is forbidden",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a sealed container may use: seconds, memory, and processes with their threads."""
-
-    seconds: float = 300
-    memory: str = "4g"
-    processes: int = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What was replayed, and how far off it was.
-
-    Attributes
-    ----------
-    examples : int
-        Rows; 0 when the project recorded none and only loading was proved.
-    outputs : list of dict
-        For each output `name`, `compared`, `mismatched`, `largest_difference`.
-    seconds : dict
-        For `load` and, where there were examples, `predict`.
-    """
-
-    examples: int
-    outputs: list[dict[str, Any]]
-    seconds: dict[str, float]
-
-    @property
-    def largest_difference(self) -> float:
-        """The largest absolute difference over all outputs."""
-        return max((one["largest_difference"] or 0.0 for one in self.outputs), default=0.0)
 
 
 def _plain(text: str) -> str:

@@ -26,7 +26,7 @@ from debian.arfile import ArError, ArFile, ArMember
 from packager.errors import ClaimError
 from packager.layers import debian_root, tar
 from packager.layers.tar import Entry, Slice
-from packager.lock.debian import DebPin
+from packager.lock.debian_pins import DebPin
 
 __all__ = ["base_entries", "extra_entries"]
 
@@ -138,9 +138,13 @@ def _merged(path: str) -> str:
     return f"usr/{path}" if path.partition("/")[0] in _MERGED_USR else path
 
 
-def _read(debs: Iterable[tuple[DebPin, Path]], scratch: Path) -> list[_Deb]:
+def _read(debs: Sequence[tuple[DebPin, Path]], scratch: Path) -> list[_Deb]:
+    # The largest first, so that no thread ends up waiting for one that began late.
+    largest = sorted(debs, key=lambda deb: deb[1].stat().st_size, reverse=True)
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(partial(_read_one, scratch), *zip(*debs, strict=True)))
+        read = pool.map(partial(_read_one, scratch), *zip(*largest, strict=True))
+        found = {deb.pin: deb for deb in read}
+    return [found[pin] for pin, _ in debs]
 
 
 def _read_one(scratch: Path, pin: DebPin, path: Path) -> _Deb:

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -53,8 +53,15 @@ class Model:
     entries: tuple[Entry, ...]
 
 
-def read_model(project: Project) -> Model:
+def read_model(project: Project, digest: Callable[[Path], str] | None = None) -> Model:
     """Digest the model, file by file.
+
+    Parameters
+    ----------
+    project : Project
+        Names the model.
+    digest : callable
+        Gives the sha256 of a file, in hex, perhaps from memory.
 
     Raises
     ------
@@ -63,7 +70,8 @@ def read_model(project: Project) -> Model:
         cannot be written down, or when it is a git-LFS pointer instead of a model.
     """
     path = project.root / project.model
-    entries = [_model_entry(project, file) for file in _model_files(project, path)]
+    files = _model_files(project, path)
+    entries = [_model_entry(project, file, digest or _sha256_of) for file in files]
     if path.is_file():
         return Model(f"sha256:{entries[0].sha256}", tuple(entries))
     above = f"{ROOT}/model/{path.name}/"
@@ -92,21 +100,24 @@ def _model_files(project: Project, path: Path) -> list[Path]:
     return found
 
 
-def _model_entry(project: Project, path: Path) -> Entry:
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _model_entry(project: Project, path: Path, digest: Callable[[Path], str]) -> Entry:
     name = path.relative_to(project.root).as_posix()
     _refuse_name(name, _MODEL)
     with path.open("rb") as stream:
         _refuse_pointer(name, stream.read(len(_LFS)), _MODEL)
-        stream.seek(0)
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        size = stream.tell()
+        size = os.fstat(stream.fileno()).st_size
     inner = path.relative_to((project.root / project.model).parent).as_posix()
     return Entry(
         f"{ROOT}/model/{inner}",
         size=size,
         open=partial(_open, path),
         owner=name,
-        sha256=sha256,
+        sha256=digest(path),
     )
 
 

@@ -1,13 +1,9 @@
-"""Names of Debian packages → the exact `.deb` files that make a base, and where they are.
-
-A lock names bytes and never places: an archive's address enters no pin.
-"""
+"""Names of Debian packages → the exact `.deb` files that make a base, and where they are."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -17,66 +13,11 @@ from packager.errors import UsageError
 from packager.lock import apt_sources
 from packager.lock.debian_archive import SNAPSHOT, find_release, packages
 from packager.lock.debian_index import Index, Package, closure, refuse_conflicts
-from packager.project import BASES, minor
+from packager.lock.debian_pins import STAMP, SUITES, DebianPins, DebPin
 
-__all__ = ["STAMP", "SUITES", "DebPin", "DebianPins", "places", "resolve"]
-
-SUITES = {base.removeprefix("debian:"): minor(python) for base, python in BASES.items()}
-"""The suites that make a base, each with the version of its CPython."""
+__all__ = ["places", "resolve"]
 
 _ARCHITECTURES = ("amd64", "arm64")
-STAMP = "%Y%m%dT%H%M%SZ"
-"""How Debian's snapshot archive spells times, for `strptime`."""
-
-
-@dataclass(frozen=True, slots=True)
-class DebPin:
-    """One `.deb`, named by its bytes.
-
-    Parameters
-    ----------
-    name, version, architecture : str
-        As Debian spells them; the architecture is ``all`` for a package without binaries.
-    file : str
-        The path below the archive's root, ``pool/main/b/bash/bash_5.2.15-2+b7_amd64.deb``.
-    size : int
-        Bytes.
-    sha256 : str
-        In hexadecimal.
-    role : {"base", "extra"}
-        Whether the default base needs it, or only the project's ``os-packages`` do.
-    """
-
-    name: str
-    version: str
-    architecture: str
-    file: str
-    size: int
-    sha256: str
-    role: Literal["base", "extra"]
-
-
-@dataclass(frozen=True, slots=True)
-class DebianPins:
-    """A Debian base, byte for byte.
-
-    Parameters
-    ----------
-    suite : str
-        A key of `SUITES`.
-    architecture : {"amd64", "arm64"}
-        Debian's name of the target's machine.
-    timestamp : str
-        When the newest part of the archive that was read had been signed, as Debian's
-        snapshot archive spells times: ``20261120T143000Z``.
-    packages : tuple of DebPin
-        Sorted by name.
-    """
-
-    suite: str
-    architecture: str
-    timestamp: str
-    packages: tuple[DebPin, ...]
 
 
 def resolve(

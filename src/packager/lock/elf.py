@@ -10,13 +10,11 @@ from __future__ import annotations
 import io
 import posixpath
 import re
+import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, cast
-
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
+from typing import IO, TypeAlias
 
 from packager.errors import ClaimError
 
@@ -27,13 +25,37 @@ _MACHINES = {"amd64": "EM_X86_64", "arm64": "EM_AARCH64"}
 # These come from the driver of the host's graphics card; an engine that lends the card to
 # a container puts them in when the container starts.
 _FROM_DRIVER = frozenset({"libcuda.so.1", "libnvidia-ml.so.1"})
-# A header may count what is not there, or point in a circle: real files take hundreds of reads.
-_MOST_READS, _LONGEST_READ = 200_000, 1 << 20
-# What pyelftools raises where a header is not what it expects.
-_DAMAGE = (
-    *(ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError),
-    *(ELFError, OSError, RecursionError),
-)
+# Numbers of the System V ABI, chapters 4 and 5: machines, segments, tags of the dynamic array.
+_NAMES = {3: "EM_386", 21: "EM_PPC64", 22: "EM_S390", 40: "EM_ARM", 62: "EM_X86_64"} | {
+    183: "EM_AARCH64",
+    243: "EM_RISCV",
+}
+_LOAD, _DYNAMIC = 1, 2
+_END, _NEEDED, _STRINGS, _SONAME, _RPATH, _RUNPATH = 0, 1, 5, 14, 15, 29
+# A header may claim anything: of a table or a name, real files have hundreds of bytes.
+_LONGEST_READ = 1 << 14
+
+_Stream: TypeAlias = io.BufferedIOBase | IO[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """Where the fields that matter stand, for `struct`: other fields are only skipped.
+
+    `header` gives machine, offset, size and number of the segments' descriptions;
+    `segment` a segment's type, offset, address and size; `tag` a tag and its value.
+    """
+
+    header: str
+    segment: str
+    tag: str
+
+
+_FORMATS = {
+    1: _Format("18xH8xI10xHH", "III4xI12x", "iI"),  # 32 bits
+    2: _Format("18xH12xQ14xHH", "I4xQQ8xQ16x", "qQ"),  # 64 bits
+}
+_ORDERS = {1: "<", 2: ">"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,30 +113,10 @@ def needed(stream: io.BufferedIOBase | IO[bytes]) -> ElfFacts | None:
         None for what is not a shared library or program: another format, an object file,
         a program that is linked statically, a file so damaged that no linker would take it.
     """
-    if stream.read(4) != b"\x7fELF":
-        return None
     try:
-        elf = ELFFile(cast(IO[bytes], _Metered(stream)))
-        segment: Any
-        for segment in elf.iter_segments("PT_DYNAMIC"):
-            return _facts(segment.iter_tags(), elf["e_machine"])
-    except _DAMAGE:
-        pass
-    return None
-
-
-class _Metered:
-    """A file of which only so much is read."""
-
-    def __init__(self, stream: io.BufferedIOBase | IO[bytes]) -> None:
-        self._stream, self._reads = stream, 0
-        self.seek, self.tell = stream.seek, stream.tell
-
-    def read(self, size: int) -> bytes:
-        self._reads += 1
-        if self._reads > _MOST_READS or not 0 <= size <= _LONGEST_READ:
-            raise ELFError("reads more than a library has to tell")
-        return self._stream.read(size)
+        return _facts(stream)
+    except (LookupError, OSError, OverflowError, ValueError, struct.error):
+        return None
 
 
 def check(
@@ -169,19 +171,64 @@ def check(
         raise _complaint(missing)
 
 
-def _facts(tags: Iterable[object], machine: str) -> ElfFacts:
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    for tag in tags:
-        for kind in ("soname", "needed", "runpath", "rpath"):
-            if hasattr(tag, kind):
-                found[kind].append(getattr(tag, kind))
-    search = ":".join(found["runpath"] or found["rpath"])
-    return ElfFacts(
-        soname="".join(found["soname"][:1]),
-        needed=tuple(found["needed"]),
-        machine=str(machine),
-        search=tuple(folder for folder in search.split(":") if folder),
-    )
+def _facts(stream: _Stream) -> ElfFacts | None:
+    head = stream.read(64)
+    if head[:4] != b"\x7fELF":
+        return None
+    layout, order = _FORMATS[head[4]], _ORDERS[head[5]]
+    machine, offset, size, count = struct.unpack_from(order + layout.header, head)
+    table = _read(stream, offset, size * count)
+    segments = [
+        struct.unpack_from(order + layout.segment, table, size * number) for number in range(count)
+    ]
+    for kind, start, _, length in segments:
+        if kind == _DYNAMIC:
+            tags = _tags(_read(stream, start, length), order + layout.tag)
+            names = _names(stream, tags, segments)
+            return ElfFacts(
+                soname="".join(names[_SONAME][:1]),
+                needed=tuple(names[_NEEDED]),
+                machine=_NAMES.get(machine, f"machine {machine}"),
+                search=tuple(
+                    folder
+                    for folder in ":".join(names[_RUNPATH] or names[_RPATH]).split(":")
+                    if folder
+                ),
+            )
+    return None
+
+
+def _read(stream: _Stream, offset: int, size: int) -> bytes:
+    if size > _LONGEST_READ:
+        raise ValueError("more than a library has to tell")
+    stream.seek(offset)
+    return stream.read(size)
+
+
+def _tags(array: bytes, layout: str) -> list[tuple[int, int]]:
+    whole = len(array) - len(array) % struct.calcsize(layout)
+    tags: list[tuple[int, int]] = list(struct.iter_unpack(layout, array[:whole]))
+    return tags[: next((place for place, (tag, _) in enumerate(tags) if tag == _END), None)]
+
+
+def _names(
+    stream: _Stream, tags: Iterable[tuple[int, int]], segments: Iterable[tuple[int, ...]]
+) -> defaultdict[int, list[str]]:
+    """Look up what tags name in the table of strings, which has an address like all else."""
+    found: defaultdict[int, list[str]] = defaultdict(list)
+    address = dict(tags).get(_STRINGS, -1)
+    for tag, value in tags:
+        if tag in {_NEEDED, _SONAME, _RPATH, _RUNPATH}:
+            text = _read(stream, _offset(address, segments) + value, _LONGEST_READ)
+            found[tag].append(text[: text.index(0)].decode("utf-8", "replace"))
+    return found
+
+
+def _offset(address: int, segments: Iterable[tuple[int, ...]]) -> int:
+    for kind, offset, start, length in segments:
+        if kind == _LOAD and start <= address < start + length:
+            return offset + address - start
+    raise ValueError("an address outside of the file")
 
 
 def _names_by_folder(paths: Iterable[str]) -> defaultdict[str, set[str]]:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import functools
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from email.message import EmailMessage
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from typing import AnyStr
+from urllib.parse import urljoin, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 import requests
 from packaging.utils import canonicalize_name
 from pypi_simple import (
-    DistributionPackage,
+    ACCEPT_ANY,
     Link,
-    NoSuchProjectError,
     ProjectPage,
-    PyPISimple,
+    UnparsableFilenameError,
     UnsupportedContentTypeError,
+    parse_filename,
+    parse_links_stream,
 )
 
 from packager import net
@@ -27,18 +29,40 @@ from packager.project import Hints
 
 __all__ = ["Found", "Indexes"]
 
-_Ask = Callable[[str, str], list[DistributionPackage]]
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One file that an index offers; `sha256` and `size` where the index states them."""
+    """One file that an index offers; `sha256` and `size` where the index states them.
+
+    A page lists thousands of which few are wanted, so what takes time is made when asked for.
+    `address` is relative to `page`, which carries the credentials that the user gave for it.
+    """
 
     file: str
-    version: str | None
-    url: str
+    address: str
+    page: str
     sha256: str | None
     size: int | None
+
+    @property
+    def project(self) -> str | None:
+        """The normalised name of the project; None if the file's name tells of none."""
+        return _parsed(self.file)[0]
+
+    @property
+    def version(self) -> str | None:
+        """The version as the file's name spells it; None if it tells of none."""
+        return _parsed(self.file)[1]
+
+    @property
+    def url(self) -> str:
+        """The whole address."""
+        return _with_credentials_of(self.page, urljoin(self.page, self.address))
+
+
+_Ask = Callable[[str, str], list[Found]]
 
 
 class Indexes:
@@ -55,9 +79,8 @@ class Indexes:
     def __init__(self, session: Callable[[], requests.Session], hints: Hints) -> None:
         self._session = session
         self._hints = hints
-        self._offers = functools.cache(self._offered)
+        self._offers = functools.cache(lambda ask, place, name: ask(place, name))
         self._failed: dict[tuple[_Ask, str], PackagerError] = {}
-        self._reading = threading.Lock()
 
     def files(self, name: str) -> list[Found]:
         """List the files that any place offers for a project (its normalised name).
@@ -103,21 +126,16 @@ class Indexes:
         links = dict.fromkeys([*settings.find_links, *hints.find_links])
         return [*((self._ask, index) for index in indexes), *((self._look, link) for link in links)]
 
-    @staticmethod
-    def _offered(ask: _Ask, place: str, name: str) -> list[Found]:
-        return [_found(package, place) for package in ask(place, name)]
-
-    def _ask(self, index: str, name: str) -> list[DistributionPackage]:
+    def _ask(self, index: str, name: str) -> list[Found]:
         if folder := _local(index):
             page = folder / name / "index.html"
             html = page.read_text("utf-8") if page.is_file() else ""
-            return ProjectPage.from_html(name, html, base_url=f"{page.parent.as_uri()}/").packages
+            return _links([html], f"{page.parent.as_uri()}/")
+        address = f"{index.rstrip('/')}/{name}/"
         try:
-            # A page read takes ten times its size, which may be megabytes: one at a time.
-            with self._reading:
-                return PyPISimple(index, session=self._session()).get_project_page(name).packages
-        except NoSuchProjectError:
-            return []
+            headers = {"Accept": ACCEPT_ANY}
+            with self._session().get(address, headers=headers, stream=True) as answer:
+                return _read(answer, _with_credentials_of(index, answer.url))
         except (requests.RequestException, UnsupportedContentTypeError) as error:
             raise HostError(
                 f"the package index cannot be asked for {name}: {net.reasons(error)}",
@@ -125,11 +143,11 @@ class Indexes:
                 hint="Check the network, the proxy and pip's settings (pip config list).",
             ) from None
 
-    def _look(self, link: str, name: str) -> list[DistributionPackage]:
-        packages = _linked(folder, name) if (folder := _local(link)) else self._page(link, name)
-        return [one for one in packages if one.project and canonicalize_name(one.project) == name]
+    def _look(self, link: str, name: str) -> list[Found]:
+        found = _linked(folder) if (folder := _local(link)) else self._page(link)
+        return [one for one in found if one.project == name]
 
-    def _page(self, link: str, name: str) -> list[DistributionPackage]:
+    def _page(self, link: str) -> list[Found]:
         try:
             answer = self._session().get(link)
             answer.raise_for_status()
@@ -138,7 +156,7 @@ class Indexes:
                 f"find-links cannot be read: {net.reasons(error)}",
                 where=net.without_credentials(link),
             ) from None
-        return ProjectPage.from_html(name, answer.text, base_url=link).packages
+        return _links([answer.text], link)
 
 
 def _local(place: str) -> Path | None:
@@ -148,12 +166,49 @@ def _local(place: str) -> Path | None:
     return None if "://" in place else Path(place).absolute()
 
 
-def _linked(place: Path, name: str) -> list[DistributionPackage]:
+def _parsed(file: str) -> tuple[str | None, str | None]:
+    try:
+        project, version, _ = parse_filename(file)
+    except UnparsableFilenameError:
+        return None, None
+    return canonicalize_name(project), version
+
+
+def _read(answer: requests.Response, page: str) -> list[Found]:
+    """Read a project's page in either form (PEP 503, 691)."""
+    if answer.status_code == requests.codes.not_found:
+        return []
+    answer.raise_for_status()
+    header = EmailMessage()
+    header["Content-Type"] = answer.headers.get("Content-Type", "text/html")
+    kind = header.get_content_type()
+    if kind == "application/vnd.pypi.simple.v1+json":
+        files = ProjectPage.from_json_data(answer.json()).packages
+        return [
+            Found(one.filename, one.url, page, one.digests.get("sha256"), one.size) for one in files
+        ]
+    if kind not in {"text/html", "application/vnd.pypi.simple.v1+html"}:
+        raise UnsupportedContentTypeError(answer.url, kind)
+    return _links(answer.iter_content(_CHUNK), page, header.get_content_charset())
+
+
+def _links(html: Iterable[AnyStr], page: str, charset: str | None = None) -> list[Found]:
+    # As a stream: a page may have megabytes, and a document made of one ten times that.
+    return [_found(link, page) for link in parse_links_stream(html, http_charset=charset)]
+
+
+def _found(link: Link, page: str) -> Found:
+    address, _, digest = link.url.partition("#")
+    algorithm, _, value = digest.partition("=")
+    return Found(link.text, address, page, value if algorithm == "sha256" else None, None)
+
+
+def _linked(place: Path) -> list[Found]:
     """List what a folder holds, or what a page on this machine links to."""
     try:
         if place.is_dir():
-            links = [Link(file.name, file.as_uri(), {}) for file in sorted(place.iterdir())]
-            return [DistributionPackage.from_link(one) for one in links]
+            files = sorted(place.iterdir())
+            return [Found(file.name, file.as_uri(), "", None, None) for file in files]
         html = place.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
@@ -161,14 +216,7 @@ def _linked(place: Path, name: str) -> list[DistributionPackage]:
             where=str(place),
             hint="Correct find-links in [tool.packager] or in pip's settings (pip config list).",
         ) from None
-    return ProjectPage.from_html(name, html, base_url=place.as_uri()).packages
-
-
-def _found(package: DistributionPackage, place: str) -> Found:
-    url = _with_credentials_of(place, package.url)
-    return Found(
-        package.filename, package.version, url, package.digests.get("sha256"), package.size
-    )
+    return _links([html], place.as_uri())
 
 
 def _with_credentials_of(index: str, url: str) -> str:

@@ -10,14 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import tomlkit
 from packaging.utils import parse_wheel_filename
 
 from packager import __version__, formats, runtime
 from packager.errors import ClaimError
 from packager.files import read_toml, replace_file
-from packager.lock.debian import STAMP, SUITES, DebianPins, DebPin
-from packager.lock.resolve import read_requirements
+from packager.lock.debian_pins import STAMP, SUITES, DebianPins, DebPin
+from packager.lock.requirements import read_requirements
 from packager.project import PLATFORMS, Project
 
 __all__ = [
@@ -26,6 +25,7 @@ __all__ = [
     "Lock",
     "WheelPin",
     "changes",
+    "check",
     "inputs_of",
     "read",
     "require_fresh",
@@ -117,6 +117,8 @@ def _text_digest(data: bytes) -> str:
 
 def write(root: Path, lock: Lock) -> None:
     """Write the lock, whole or not at all."""
+    import tomlkit
+
     document = tomlkit.document()
     document.add(tomlkit.comment(_HEADER))
     body: dict[str, Any] = {
@@ -287,6 +289,17 @@ def require_fresh(lock: Lock, project: Project, *, image_only: bool = False) -> 
         )
     _require_same_tool(lock)
     _require_pinned(lock, requirements["requirements.txt"])
+
+
+def check(project: Project) -> None:
+    """Check, offline, that the locks belong to the project as it is.
+
+    Raises
+    ------
+    ClaimError
+        When a lock is missing or stale; says what changed.
+    """
+    require_fresh(read(project.root), project)
 
 
 def _require_same_tool(lock: Lock) -> None:

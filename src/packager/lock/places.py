@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from packager.lock import debian
+from packager.lock.debian_pins import DebianPins
 from packager.lock.indexes import Indexes
-from packager.lock.lockfile import Lock
+from packager.lock.lockfile import Lock, WheelPin
 from packager.project import Project
 from packager.store import Store, Wanted
 
-__all__ = ["wanted"]
+__all__ = ["packages", "wanted", "wheels"]
 
 
 def wanted(project: Project, lock: Lock, platform: str, store: Store) -> Iterator[Wanted]:
     """List what a lock names for a platform, each with its places, asked only when needed."""
-    indexes = Indexes(lambda: store.session, project.hints)
-    for wheel in lock.wheels_for(platform):
-        places = partial(indexes.places, wheel.name, wheel.file)
-        yield Wanted(wheel.sha256, wheel.size, wheel.file, places)
-    pins = lock.debian[platform]
+    yield from wheels(lock.wheels_for(platform), Indexes(lambda: store.session, project.hints))
+    yield from packages(lock.debian[platform], project.hints.debian_mirror)
+
+
+def wheels(pins: Iterable[WheelPin], indexes: Indexes) -> Iterator[Wanted]:
+    """List wheels, each with its places on the indexes."""
+    for pin in pins:
+        yield Wanted(pin.sha256, pin.size, pin.file, partial(indexes.places, pin.name, pin.file))
+
+
+def packages(pins: DebianPins, mirror: str) -> Iterator[Wanted]:
+    """List a base's packages, each with its places on Debian's archives."""
     for pin in pins.packages:
         label = f"{pin.name}_{pin.version}_{pin.architecture}.deb"
-        nearby = partial(debian.places, pin, pins, mirror=project.hints.debian_mirror)
-        yield Wanted(pin.sha256, pin.size, label, nearby)
+        yield Wanted(pin.sha256, pin.size, label, partial(debian.places, pin, pins, mirror=mirror))

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import Version
 
 from packager import net
-from packager.errors import ClaimError, UsageError
+from packager.errors import UsageError
 from packager.lock.indexes import Indexes
 from packager.lock.pip_compile import TARGET
+from packager.lock.requirements import HEADER, is_ours, read_requirements
 from packager.project import Project
 
-__all__ = ["Pinned", "choose_resolver", "is_ours", "read_requirements", "resolve"]
+__all__ = ["choose_resolver", "refuse_unknown", "resolve", "resolve_dev"]
 
 _MACHINES = {"linux/amd64": {"x86_64", "AMD64"}, "linux/arm64": {"aarch64", "arm64"}}
 _UV_MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
@@ -34,19 +32,8 @@ _UV_MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 _UV_GLIBC = {"debian:bookworm": "manylinux_2_36", "debian:trixie": "manylinux_2_40"}
 # Only wheels enter an image: a release without one for the target is no candidate.
 _IMAGE = "requirements.txt"
-_HEADER = """\
-# Pinned by `packager lock` from {what} for CPython {python} on {platform}.
-# Not meant to be edited: change pyproject.toml and run `packager lock` again.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Pinned:
-    """One requirement of a pinned file, with every hash that its line allows."""
-
-    name: str
-    version: str
-    hashes: frozenset[str]
+_DEV = "requirements-dev.txt"
+_SOURCES = {_IMAGE: "[project.dependencies]", _DEV: "the extra dev"}
 
 
 def choose_resolver(project: Project) -> tuple[str, str]:
@@ -87,24 +74,41 @@ def _platforms_of(machine: str) -> list[str]:
     return [name for name, machines in _MACHINES.items() if machine in machines]
 
 
-def resolve(
-    project: Project, work: Path, *, upgrade: Sequence[str] | None = None
-) -> dict[str, bytes]:
-    """Resolve the image's requirements, and those of the `dev` extra where there is one.
+def refuse_unknown(project: Project, upgrade: Sequence[str]) -> None:
+    """Refuse to upgrade what is not pinned.
+
+    Raises
+    ------
+    UsageError
+        Names every distribution that no requirements file pins.
+    """
+    paths = [path for name in (_IMAGE, _DEV) if is_ours(path := project.root / name)]
+    pins = (pin for path in paths for pin in read_requirements(path.read_bytes(), path.name))
+    wanted = {canonicalize_name(name) for name in upgrade}
+    if unknown := sorted(wanted - {pin.name for pin in pins}):
+        raise UsageError(
+            f"no pin of {', '.join(unknown)} is there to be moved",
+            where="--upgrade",
+            hint="It takes the name of a distribution in requirements.txt or -dev.txt.",
+        )
+
+
+def resolve(project: Project, work: Path, *, upgrade: Sequence[str] | None = None) -> bytes:
+    """Resolve the image's requirements.
 
     Parameters
     ----------
     project : Project
         What to resolve for.
     work : Path
-        An empty folder for temporary files, the resolver's own too.
+        A folder for temporary files, the resolver's own too.
     upgrade : sequence of str, optional
         Distributions whose pins may move; an empty sequence moves all, None none.
 
     Returns
     -------
-    dict of str to bytes
-        ``requirements.txt`` and ``requirements-dev.txt``, to be written.
+    bytes
+        ``requirements.txt``, to be written.
 
     Raises
     ------
@@ -113,29 +117,52 @@ def resolve(
     HostError
         When an index cannot be reached.
     """
+    _write_source(work, project.dependencies)
+    return _resolve(project, work, _IMAGE, upgrade)
+
+
+def resolve_dev(
+    project: Project, work: Path, image: bytes, *, upgrade: Sequence[str] | None = None
+) -> bytes:
+    """Resolve the requirements of the `dev` extra, with the image's pins as they are.
+
+    Parameters
+    ----------
+    project, work, upgrade
+        As for `resolve`.
+    image : bytes
+        What `resolve` returned.
+
+    Returns
+    -------
+    bytes
+        ``requirements-dev.txt``, to be written.
+
+    Raises
+    ------
+    UsageError, HostError
+        As for `resolve`.
+    """
+    (work / _IMAGE).write_bytes(image)
+    _write_source(work, (f"-c {_IMAGE}", *project.dependencies, *project.dev_dependencies))
+    return _resolve(project, work, _DEV, upgrade)
+
+
+def _write_source(work: Path, requirements: Sequence[str]) -> None:
+    # The annotations of both resolvers name their input; this name says what it is.
+    (work / "pyproject.toml.in").write_text("\n".join(requirements) + "\n", "utf-8")
+
+
+def _resolve(project: Project, work: Path, name: str, upgrade: Sequence[str] | None) -> bytes:
+    if is_ours(project.root / name):
+        pins = (project.root / name).read_bytes().replace(b"\r\n", b"\n")
+        (work / name).write_bytes(pins)
     resolver, _ = choose_resolver(project)
     run = _pip_compile if resolver == "pip-tools" else _uv_compile
-    jobs = {_IMAGE: ("[project.dependencies]", project.dependencies, "")}
-    if project.dev_dependencies:
-        both = (*project.dependencies, *project.dev_dependencies)
-        jobs["requirements-dev.txt"] = ("the extra dev", both, f"-c {_IMAGE}\n")
-    for name, (what, requirements, constraint) in jobs.items():
-        # The annotations of both resolvers name their input; this name says what it is.
-        source = constraint + "\n".join(requirements) + "\n"
-        (work / "pyproject.toml.in").write_text(source, "utf-8")
-        if is_ours(project.root / name):
-            pins = (project.root / name).read_bytes().replace(b"\r\n", b"\n")
-            (work / name).write_bytes(pins)
-        run(project, work, name, upgrade)
-        header = _HEADER.format(what=what, python=project.python, platform=project.platforms[0])
-        body = _without_places((work / name).read_text("utf-8"))
-        (work / name).write_text(header + body, "utf-8", newline="\n")
-    return {name: (work / name).read_bytes() for name in jobs}
-
-
-def is_ours(path: Path) -> bool:
-    """Tell whether a requirements file is one that `packager lock` wrote."""
-    return path.exists() and path.read_bytes().startswith(_HEADER.partition("{")[0].encode())
+    run(project, work, name, upgrade)
+    what = _SOURCES[name]
+    header = HEADER.format(what=what, python=project.python, platform=project.platforms[0])
+    return (header + _without_places((work / name).read_text("utf-8"))).encode()
 
 
 def _without_places(text: str) -> str:
@@ -235,39 +262,3 @@ def _last_words(output: str) -> str:
     text = net.without_credentials(output)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "\n  ".join(lines[-12:])
-
-
-def read_requirements(data: bytes, file: str) -> list[Pinned]:
-    """Read a pinned and hashed requirements file, as `resolve` makes it.
-
-    Parameters
-    ----------
-    data : bytes
-        Its content.
-    file : str
-        Its name, for messages.
-
-    Raises
-    ------
-    ClaimError
-        When a line is not pinned by ``==`` and hashed.
-    """
-    joined = re.sub(r"\\\r?\n", " ", data.decode("utf-8", "replace"))
-    lines = (line.partition(" #")[0].strip() for line in joined.splitlines())
-    return [_pinned(line, file) for line in lines if line and not line.startswith("#")]
-
-
-def _pinned(line: str, file: str) -> Pinned:
-    text, *hashes = line.split("--hash=sha256:")
-    try:
-        requirement = Requirement(text.strip())
-        (pin,) = requirement.specifier
-        Version(pin.version)
-    except (InvalidRequirement, ValueError, RecursionError):
-        pin = None
-    if pin is None or pin.operator != "==" or not hashes:
-        raise ClaimError(
-            f"{line[:60]!r} is not pinned and hashed", where=file, hint="Run packager lock again."
-        )
-    name = canonicalize_name(requirement.name)
-    return Pinned(name, pin.version, frozenset(one.strip() for one in hashes))

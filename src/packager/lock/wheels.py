@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
@@ -12,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 from packager.errors import ClaimError, HostError, UsageError
 from packager.lock.indexes import Found, Indexes
 from packager.lock.lockfile import WheelPin
-from packager.lock.resolve import Pinned
+from packager.lock.requirements import Pinned
 
 __all__ = ["choose", "target_tags"]
 
@@ -57,6 +59,7 @@ def choose(
     *,
     python: str,
     platforms: Sequence[str],
+    known: Mapping[Pinned, Sequence[WheelPin]] = MappingProxyType({}),
 ) -> tuple[WheelPin, ...]:
     """Choose the best wheel of each pin for each platform.
 
@@ -68,6 +71,9 @@ def choose(
         Where to look.
     python, platforms
         The target.
+    known : mapping of Pinned to sequence of WheelPin, optional
+        What was chosen before for the same target: the same pin with the same hashes has the
+        same best wheels, so nothing is asked for it.
 
     Returns
     -------
@@ -84,7 +90,9 @@ def choose(
     """
     tags = {platform: target_tags(python, platform) for platform in platforms}
 
-    def one(pin: Pinned) -> list[WheelPin]:
+    def one(pin: Pinned) -> Sequence[WheelPin]:
+        if pin in known:
+            return known[pin]
         offered = _wheels(pin, indexes.files(pin.name))
         best: dict[str, tuple[Found, list[str]]] = {}
         for platform in platforms:
@@ -111,16 +119,22 @@ def _wheels(pin: Pinned, files: Iterable[Found]) -> list[Found]:
     return [
         file
         for file in files
-        if _same_version(file.version, pin.version)
-        and (file.sha256 is None or file.sha256 in pin.hashes)
+        if (file.sha256 is None or file.sha256 in pin.hashes)
+        and _same_version(file.version, pin.version)
     ]
 
 
 def _same_version(one: str | None, other: str) -> bool:
     try:
-        return one is not None and Version(one) == Version(other)
+        return one is not None and _version(one) == _version(other)
     except InvalidVersion:
         return False
+
+
+@functools.lru_cache(1 << 12)
+def _version(text: str) -> Version:
+    # A page names each version dozens of times, once for every file of it.
+    return Version(text)
 
 
 def _best(pin: Pinned, offered: list[Found], tags: list[Tag], python: str, platform: str) -> Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import secrets
@@ -12,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, cast
@@ -26,19 +26,20 @@ from docker.models.containers import Container
 from docker.utils import kwargs_from_env
 
 from packager.errors import ClaimError, HostError, UsageError
-from packager.files import blaming, canonical_json
-from packager.image import CREATED, LABEL, LABEL_INPUTS, Image
+from packager.files import blaming
+from packager.image import LABEL, Image, bare
 from packager.layers import tar
 from packager.layers.bytecode import Work
-from packager.layers.plan import Layer
+from packager.layers.making import Layer
 from packager.layers.tar import Entry, data_entry
 from packager.leases import Lease, expired, runtime_folder
 from packager.net import without_credentials
 from packager.outputs import archive
+from packager.outputs.chains import Chains
 from packager.outputs.reference import Reference
-from packager.store import Blob
+from packager.store import Blob, Store
 
-__all__ = ["OPEN_FILES", "SHM_MB", "TMP_MB", "Engine", "Loaded", "Run", "connect", "workshop"]
+__all__ = ["OPEN_FILES", "SHM_MB", "TMP_MB", "Engine", "Loaded", "Run", "connect"]
 
 TMP_MB = 512
 """What ``/tmp`` holds in a sealed container, in MB."""
@@ -51,7 +52,6 @@ OPEN_FILES = 4096
 
 _PING_SECONDS = 5
 _WORK_SECONDS = 600
-_RECENT = 50
 _OUTPUT_LIMIT = 8 << 20
 _SAVE_CHUNK = 1 << 20
 _LAST_LINES = 12
@@ -89,8 +89,13 @@ class Run:
     stderr: bytes
 
 
-def connect() -> Engine:
+def connect(store: Store | None = None) -> Engine:
     """Connect to the engine that answers: `DOCKER_HOST`, the current context, the usual sockets.
+
+    Parameters
+    ----------
+    store : Store, optional
+        Remembers what the engine has, so that it need not be sent again.
 
     Raises
     ------
@@ -106,31 +111,18 @@ def connect() -> Engine:
                 timeout=_PING_SECONDS,
                 use_ssh_client=True,
             )
-            client.ping()
+            engine = Engine(client, store)
         except (DockerException, requests.RequestException, OSError) as error:
             tried.append(f"{name}: {_innermost(error)}")
             continue
         client.api.timeout = _WORK_SECONDS
-        return Engine(client)
+        return engine
     raise HostError(
         "no container engine answers",
         where="; ".join(tried),
         hint="Start Docker or podman's socket, or set DOCKER_HOST.  Without an engine, "
         "packager build -o image.tar --no-load still works.",
     )
-
-
-@contextlib.contextmanager
-def workshop(base: Blob, architecture: str) -> Iterator[Work]:
-    """Give `Engine.workshop` of the engine that answers.
-
-    Raises
-    ------
-    HostError
-        When none answers.
-    """
-    with connect().workshop(base, architecture) as work:
-        yield work
 
 
 def _addresses() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -189,10 +181,19 @@ def _innermost(error: BaseException) -> str:
 
 
 class Engine:
-    """A container engine, as far as packager needs one."""
+    """A container engine, as far as packager needs one.
 
-    def __init__(self, client: docker.DockerClient) -> None:
+    Parameters
+    ----------
+    client : DockerClient
+        Asked at once who it is.
+    store : Store, optional
+        As for `connect`.
+    """
+
+    def __init__(self, client: docker.DockerClient, store: Store | None = None) -> None:
         self.client = client
+        self._chains = Chains(self.find, store)
         version = client.version()
         self.version = str(version.get("Version", "?"))
         components = [str(one.get("Name", "")) for one in version.get("Components") or []]
@@ -204,6 +205,21 @@ class Engine:
         """What it is, for messages."""
         return f"{'podman' if self._podman else 'docker'} {self.version}"
 
+    @functools.cached_property
+    def _info(self) -> dict[str, Any]:
+        with _trouble():
+            return dict(self.client.info())
+
+    @property
+    def id(self) -> str:
+        """What it calls itself, to tell it from others."""
+        return str(self._info.get("ID", ""))
+
+    @property
+    def takes_parts(self) -> bool:
+        """Whether an archive may leave out layers that the engine has; podman refuses such."""
+        return not self._podman
+
     def check_loads(self) -> None:
         """Refuse, before any work is done, an engine that `load` cannot fill.
 
@@ -213,8 +229,7 @@ class Engine:
             When images live in containerd's store: there an image is known by the digest of
             its manifest, and `load` looks for that of its config.
         """
-        with _trouble():
-            status = self.client.info().get("DriverStatus") or []
+        status = self._info.get("DriverStatus") or []
         if ["driver-type", "io.containerd.snapshotter.v1"] in status:
             raise HostError(
                 f"{self.name} keeps its images in containerd's store, which packager build "
@@ -304,10 +319,21 @@ class Engine:
         if lease := self._loading.pop(image, None):
             lease.end()
 
-    def load(self, image: Image) -> Loaded:
+    def known(self, image: Image) -> int:
+        """Count the layers of an image, from the bottom, that need not be sent."""
+        return self._chains.known(image) if self.takes_parts else 0
+
+    def load(self, image: Image, *, lasting: bool = True) -> Loaded:
         """Bring an image into the engine, untagged, sending only what it lacks.
 
         Until it is tagged or removed, a lease tells other runs that it has an owner.
+
+        Parameters
+        ----------
+        image : Image
+            What to bring in.
+        lasting : bool
+            Whether it will stay, so that others may build on its layers.
 
         Raises
         ------
@@ -317,8 +343,9 @@ class Engine:
         # What a dead run loaded is ours from here on, and no longer anybody's stray.
         self._loading[image.id] = self._take(f"image-{image.id.removeprefix('sha256:')}")
         if self._holds(image):
+            self._chains.remember(image, lasting=lasting)
             return Loaded(sent=0, existed=True)
-        known = self._known_prefix(image)
+        known = self.known(image)
         with _trouble():
             try:
                 self._send(image, skip=known)
@@ -329,6 +356,7 @@ class Engine:
                 self._send(image, skip=0)
         if not self._holds(image):
             raise HostError(f"{self.name} took the image, but does not hold it", where=image.id)
+        self._chains.remember(image, lasting=lasting)
         return Loaded(sent=len(image.layers) - known, existed=False)
 
     def build(
@@ -421,9 +449,10 @@ class Engine:
             When the engine refuses.
         """
         self.check_loads()
-        image = _bare(base, architecture)
+        layer = Layer("base", "", 1, base, cached=True)
+        image = bare([layer], f"linux/{architecture}")
         try:
-            self.load(image)
+            self.load(image, lasting=False)
             yield partial(self._work, image.id)
         finally:
             with contextlib.suppress(HostError):  # one that stays behind is found by its label
@@ -450,28 +479,6 @@ class Engine:
     def _holds(self, image: Image) -> bool:
         found = self.find(image.id)
         return found is not None and found["RootFS"].get("Layers") == image.diff_ids
-
-    def _known_prefix(self, image: Image) -> int:
-        """Count the layers, from the bottom, that a classic engine has in the same chain.
-
-        It looks a layer up by its chain before it opens the layer's file, so these files
-        can be left out.  Only our own images are asked, the newest ones: walking all of
-        an engine's images takes minutes where there are thousands.
-        """
-        if self._podman:
-            return 0
-        with _trouble():
-            ours = self.client.api.images(filters={"label": LABEL_INPUTS}, all=False)
-        newest = sorted(ours, key=lambda one: -one.get("Created", 0))[:_RECENT]
-        best = 0
-        for one in newest:
-            found = self.find(one["Id"])
-            layers = found["RootFS"].get("Layers") or [] if found else []
-            same = takewhile(
-                lambda pair: pair[0] == pair[1], zip(layers, image.diff_ids, strict=False)
-            )
-            best = max(best, sum(1 for _ in same))
-        return best
 
     def _send(self, image: Image, *, skip: int) -> None:
         answers: Any = self.client.api.load_image(_stream(image, skip), quiet=True)  # type: ignore[no-untyped-call]
@@ -670,20 +677,6 @@ def _trouble() -> Iterator[None]:
         raise HostError(
             f"the engine stopped answering: {_innermost(error)}", hint="Is it still running?"
         ) from None
-
-
-def _bare(base: Blob, architecture: str) -> Image:
-    """Make an image of a base alone; no two are one, so each run may remove its own."""
-    config = {
-        "architecture": architecture,
-        "os": "linux",
-        "created": CREATED,
-        "config": {"Labels": {_LABEL_WORK: secrets.token_hex(8)}},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{base.sha256}"]},
-        "history": [{"created": CREATED, "created_by": "packager: base"}],
-    }
-    layer = Layer("base", "", 1, base, cached=True)
-    return Image("base", "", f"linux/{architecture}", canonical_json(config), (layer,))
 
 
 def _stream(image: Image, skip: int) -> Iterator[bytes]:

@@ -1,0 +1,288 @@
+"""Recipes to layers: each is made as soon as what it needs is there, or found again by its key."""
+
+from __future__ import annotations
+
+import contextlib
+import platform as host
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from packager.errors import ClaimError, HostError
+from packager.layers import tar
+from packager.layers.bytecode import Elsewhere, Interpreter, Run
+from packager.layers.tar import Entry
+from packager.store import Blob, Store
+
+__all__ = ["Bench", "Layer", "Recipe", "find", "make", "needs"]
+
+Role = Literal["base", "bytecode", "os-packages", "wheels", "runtime", "model", "code"]
+
+_WORKERS = 2
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to make one layer; equal keys give equal bytes.
+
+    Attributes
+    ----------
+    entries : callable
+        Gives what is in it.
+    needs : tuple of str
+        Digests of the locked files that `entries` reads.
+    parts : tuple of Recipe
+        Kept like layers, but in no image: `entries` reads them.
+    compiles : bool
+        Whether `entries` asks for the image's Python, and so for the base.
+    """
+
+    role: Role
+    what: str
+    key: str
+    count: int
+    entries: Callable[[Bench], list[Entry]]
+    needs: tuple[str, ...] = ()
+    parts: tuple[Recipe, ...] = ()
+    compiles: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer that is in the store; its blob's digest is its diff ID."""
+
+    role: Role
+    what: str
+    count: int
+    blob: Blob
+    cached: bool
+
+
+class Bench:
+    """What recipes share while their layers are made.
+
+    Parameters
+    ----------
+    scratch : Path
+        A folder that is gone afterwards.
+    base : callable
+        Gives the base layer, waiting for it if it is being made.
+    elsewhere : callable
+        Takes the base to where its programs run, should this host not execute them.
+    arriving : mapping of str to Future
+        The locked files that recipes need; those of a recipe's own `needs` are there.
+    made : dict of str to Blob
+        What recipes made, by their keys; those of a recipe's own `parts` are there.
+    """
+
+    def __init__(
+        self,
+        scratch: Path,
+        base: Callable[[], Blob],
+        elsewhere: Elsewhere,
+        arriving: Mapping[str, Future[Blob]],
+        made: dict[str, Blob],
+    ) -> None:
+        self.scratch, self.made = scratch, made
+        self._base = base
+        self._elsewhere = elsewhere
+        self._arriving = arriving
+        self._lock = threading.Lock()
+        self._run: Run | None = None
+        self._opened = ExitStack()
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def path(self, sha256: str) -> Path:
+        """Say where a locked file lies."""
+        return self._arriving[sha256].result().path
+
+    def python(self, interpreter: Interpreter) -> Run:
+        """Give a way to run the image's Python, found once for all recipes.
+
+        Raises
+        ------
+        HostError
+            When it runs neither on this host nor in a container.
+        """
+        with self._lock:
+            if self._run is None:
+                here = interpreter.here(self._base(), self.scratch / "python")
+                self._run = here or self._there(interpreter)
+            return self._run
+
+    def _there(self, interpreter: Interpreter) -> Run:
+        why = "the engine does not execute it either"
+        try:
+            work = self._opened.enter_context(
+                self._elsewhere(self._base(), interpreter.architecture)
+            )
+            if run := interpreter.there(work, self.scratch):
+                return run
+        except HostError as error:
+            why = f"{error.where}: {error.what}" if error.where else error.what
+        raise HostError(
+            f"the image's Python ({interpreter.architecture}) runs neither on "
+            f"{host.system()} {host.machine()} nor in a container, so no bytecode can be made",
+            hint=f"{why}\n  bytecode = false in [tool.packager] makes an image without it.",
+        )
+
+    def base(self) -> list[Entry]:
+        """List the files of the base layer."""
+        return tar.read(self._base().path, "the base")
+
+
+def find(recipes: Iterable[Recipe], store: Store) -> dict[str, Blob]:
+    """Find, by key, what recipes made before, and the parts of what is to be made again."""
+    found: dict[str, Blob] = {}
+    for recipe in recipes:
+        if blob := _known(recipe, store):
+            found[recipe.key] = blob
+        else:
+            found |= find(recipe.parts, store)
+    return found
+
+
+def needs(recipes: Iterable[Recipe], found: Mapping[str, Blob]) -> set[str]:
+    """List the digests of the locked files that it takes to make what was not found."""
+    missing = [recipe for recipe in recipes if recipe.key not in found]
+    own = {sha for recipe in missing for sha in recipe.needs}
+    return own.union(*(needs(recipe.parts, found) for recipe in missing))
+
+
+def make(
+    recipes: Sequence[Recipe],
+    found: Mapping[str, Blob],
+    arriving: Mapping[str, Future[Blob]],
+    store: Store,
+    elsewhere: Elsewhere,
+) -> Iterator[Layer]:
+    """Make every layer that was not found, in parallel; yield all of them bottom first.
+
+    Parameters
+    ----------
+    recipes : sequence of Recipe
+        As `plan` gives them, the base first: others may wait for it.
+    found : mapping of str to Blob
+        From `find`.
+    arriving : mapping of str to Future
+        The locked files, from `Store.fetching`: at least those that `needs` lists.
+    store : Store
+        Where layers go.
+    elsewhere : callable
+        Takes a base to where its programs run; asked only where this host does not.
+
+    Raises
+    ------
+    ClaimError
+        When what goes into a layer contradicts itself.
+    HostError
+        When bytecode is wanted and the image's Python runs neither here nor there, or a locked
+        file does not arrive.
+    """
+    if all(recipe.key in found for recipe in recipes):
+        yield from (_layer(recipe, found[recipe.key], cached=True) for recipe in recipes)
+        return
+    with (
+        store.scratch() as scratch,
+        Bench(scratch, lambda: base.result().blob, elsewhere, arriving, dict(found)) as bench,
+        ThreadPoolExecutor(_WORKERS) as pool,
+    ):
+        kitchen = _Kitchen(found, arriving, bench, store, pool)
+        base = kitchen.begin(recipes[0], None)
+        jobs = [base, *(kitchen.begin(recipe, base) for recipe in recipes[1:])]
+        try:
+            for job in jobs:
+                yield job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kitchen:
+    """What it takes to begin with a recipe."""
+
+    found: Mapping[str, Blob]
+    arriving: Mapping[str, Future[Blob]]
+    bench: Bench
+    store: Store
+    pool: Executor
+
+    def begin(self, recipe: Recipe, base: Future[Layer] | None) -> Future[Layer]:
+        """Have a layer made once all that it is made of is there."""
+        if blob := self.found.get(recipe.key):
+            done: Future[Layer] = Future()
+            done.set_result(_layer(recipe, blob, cached=True))
+            return done
+        awaited: list[Future[Any]] = [self.arriving[sha256] for sha256 in recipe.needs]
+        awaited += [self.begin(part, base) for part in recipe.parts]
+        if recipe.compiles and base is not None:
+            awaited.append(base)
+        return _after(awaited, self.pool, partial(_make, recipe, self.bench, self.store))
+
+
+def _after(awaited: Sequence[Future[Any]], pool: Executor, work: Callable[[], _T]) -> Future[_T]:
+    """Begin work once all that it waits for has succeeded; nothing sits and waits meanwhile."""
+    result: Future[_T] = Future()
+    left, lock = len(awaited) + 1, threading.Lock()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised where the result is asked
+            result.set_exception(error)
+
+    def one_less(arrived: Future[Any] | None) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            failed = arrived.exception() if arrived else None
+            if failed and not result.done():
+                result.set_exception(failed)
+        if not left and not result.done():
+            with contextlib.suppress(RuntimeError):  # nobody works any more
+                pool.submit(run)
+
+    for one in awaited:
+        one.add_done_callback(one_less)
+    one_less(None)
+    return result
+
+
+def _layer(recipe: Recipe, blob: Blob, *, cached: bool) -> Layer:
+    return Layer(recipe.role, recipe.what, recipe.count, blob, cached)
+
+
+def _known(recipe: Recipe, store: Store) -> Blob | None:
+    noted = store.note("layer", recipe.key)
+    return store.get(noted) if isinstance(noted, str) else None
+
+
+def _make(recipe: Recipe, bench: Bench, store: Store) -> Layer:
+    with store.alone(recipe.key):
+        if blob := _known(recipe, store):  # another run was at it, too, and quicker
+            bench.made[recipe.key] = blob
+            return _layer(recipe, blob, cached=True)
+        entries = tar.merge(recipe.entries(bench))
+        blob = store.add(lambda out: tar.write(entries, out))
+        noted = store.note("layer", recipe.key)
+        if isinstance(noted, str) and noted != blob.sha256:
+            raise ClaimError(
+                f"the layer was sha256:{noted} when it was first made, and is "
+                f"sha256:{blob.sha256} now",
+                where=recipe.what,
+                hint="An input changed while it was read, or this is a bug worth reporting.",
+            )
+        store.write_note("layer", recipe.key, blob.sha256)
+        bench.made[recipe.key] = blob
+        return _layer(recipe, blob, cached=False)

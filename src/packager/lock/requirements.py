@@ -1,0 +1,70 @@
+"""Pinned and hashed requirements files, as `packager lock` writes them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from packager.errors import ClaimError
+
+__all__ = ["HEADER", "Pinned", "is_ours", "read_requirements"]
+
+HEADER = """\
+# Pinned by `packager lock` from {what} for CPython {python} on {platform}.
+# Not meant to be edited: change pyproject.toml and run `packager lock` again.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """One requirement of a pinned file, with every hash that its line allows."""
+
+    name: str
+    version: str
+    hashes: frozenset[str]
+
+
+def is_ours(path: Path) -> bool:
+    """Tell whether a requirements file is one that `packager lock` wrote."""
+    return path.exists() and path.read_bytes().startswith(HEADER.partition("{")[0].encode())
+
+
+def read_requirements(data: bytes, file: str) -> list[Pinned]:
+    """Read a pinned and hashed requirements file, as `resolve` makes it.
+
+    Parameters
+    ----------
+    data : bytes
+        Its content.
+    file : str
+        Its name, for messages.
+
+    Raises
+    ------
+    ClaimError
+        When a line is not pinned by ``==`` and hashed.
+    """
+    joined = re.sub(r"\\\r?\n", " ", data.decode("utf-8", "replace"))
+    lines = (line.partition(" #")[0].strip() for line in joined.splitlines())
+    return [_pinned(line, file) for line in lines if line and not line.startswith("#")]
+
+
+def _pinned(line: str, file: str) -> Pinned:
+    text, *hashes = line.split("--hash=sha256:")
+    try:
+        requirement = Requirement(text.strip())
+        (pin,) = requirement.specifier
+        Version(pin.version)
+    except (InvalidRequirement, ValueError, RecursionError):
+        pin = None
+    if pin is None or pin.operator != "==" or not hashes:
+        raise ClaimError(
+            f"{line[:60]!r} is not pinned and hashed", where=file, hint="Run packager lock again."
+        )
+    name = canonicalize_name(requirement.name)
+    return Pinned(name, pin.version, frozenset(one.strip() for one in hashes))

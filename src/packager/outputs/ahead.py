@@ -1,0 +1,93 @@
+"""Layers to an engine while the ones above them are still being made.
+
+Taking layers in is the engine's slowest work, and it begins only when an archive is complete.
+So the lower part of an image is sent as an image of its own, once it is worth it, and again as
+it grows; the last archive then holds only what is left.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+from packager.errors import HostError, PackagerError
+from packager.image import Image, bare
+from packager.layers.making import Layer
+from packager.outputs.engine import Engine, Loaded
+
+__all__ = ["Ahead"]
+
+_WORTH = 8_000_000  # bytes: an archive of its own costs the engine a tenth of a second
+
+
+class Ahead:
+    """Sends what is ready, in a thread of its own; its images are gone at the end.
+
+    Parameters
+    ----------
+    engine : Engine
+        Where layers go.
+    platform : str
+        The image's.
+    """
+
+    def __init__(self, engine: Engine, platform: str) -> None:
+        self.engine, self._platform = engine, platform
+        self._ready: queue.SimpleQueue[Layer | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._images: list[str] = []
+        self._sent = 0
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._finish()
+        if isinstance(error, HostError):
+            return  # an engine in trouble is not asked again: a later run finds what stays
+        for image in self._images:
+            self.engine.remove(image)
+
+    def add(self, layer: Layer) -> None:
+        """Take the next layer, from the bottom up."""
+        if not self.engine.takes_parts:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+        self._ready.put(layer)
+
+    def load(self, image: Image) -> Loaded:
+        """Bring in the whole image, as `Engine.load` does, with what is left to be sent."""
+        self._finish()
+        loaded = self.engine.load(image)
+        return Loaded(sent=loaded.sent + self._sent, existed=loaded.existed)
+
+    def _finish(self) -> None:
+        if self._thread is not None:
+            self._ready.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        layers: list[Layer] = []
+        while (more := self._next()) is not None:
+            layers += more
+            image = bare(layers, self._platform)
+            try:
+                left = layers[self.engine.known(image) :]
+                if sum(layer.blob.size for layer in left) >= _WORTH:
+                    self._images.append(image.id)
+                    self._sent += self.engine.load(image, lasting=False).sent
+            except PackagerError:
+                return  # it was worth a try: whoever loads the image is told what is wrong
+
+    def _next(self) -> list[Layer] | None:
+        """Wait for a layer, and take all that are ready; None when nobody needs them any more."""
+        layers: list[Layer] = []
+        while not layers or not self._ready.empty():
+            layer = self._ready.get()
+            if layer is None:
+                return None
+            layers.append(layer)
+        return layers

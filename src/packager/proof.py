@@ -1,0 +1,80 @@
+"""What a smoke test may use, what came of it, and where it has been passed before."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from packager import __version__
+from packager.files import canonical_json
+from packager.store import Store
+
+__all__ = ["Limits", "Verdict", "recall", "remember"]
+
+_KIND = "proof"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a sealed container may use: seconds, memory, and processes with their threads."""
+
+    seconds: float = 300
+    memory: str = "4g"
+    processes: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was replayed, and how far off it was.
+
+    Attributes
+    ----------
+    examples : int
+        Rows; 0 when the project recorded none and only loading was proved.
+    outputs : list of dict
+        For each output `name`, `compared`, `mismatched`, `largest_difference`.
+    seconds : dict
+        For `load` and, where there were examples, `predict`.
+    remembered : bool
+        Whether this is what came of it in an earlier run.
+    """
+
+    examples: int
+    outputs: list[dict[str, Any]]
+    seconds: dict[str, float]
+    remembered: bool = False
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest absolute difference over all outputs."""
+        return max((one["largest_difference"] or 0.0 for one in self.outputs), default=0.0)
+
+
+def remember(store: Store, image: str, engine: str, limits: Limits, verdict: Verdict) -> None:
+    """Note that an image passed.
+
+    Parameters
+    ----------
+    store : Store
+        Keeps the note.
+    image : str
+        The image ID, which pins every byte of it, the recorded examples too.
+    engine : str
+        The ID of the engine that it ran in.
+    limits : Limits
+        What it could use.
+    verdict : Verdict
+        What came of it.
+    """
+    store.write_note(_KIND, _key(image, engine, limits), asdict(verdict))
+
+
+def recall(store: Store, image: str, engine: str, limits: Limits) -> Verdict | None:
+    """Recall that this very image has passed, within these limits, in this engine."""
+    noted = store.note(_KIND, _key(image, engine, limits))
+    return replace(Verdict(**noted), remembered=True) if noted else None
+
+
+def _key(image: str, engine: str, limits: Limits) -> str:
+    return hashlib.sha256(canonical_json([__version__, image, engine, asdict(limits)])).hexdigest()

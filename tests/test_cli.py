@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from packager import smoke
-from packager.errors import HostError, UsageError
+from packager.errors import ClaimError, HostError, UsageError
 from packager.outputs.engine import Engine
 from packager.outputs.reference import Reference
 
@@ -113,8 +114,8 @@ def test_an_illegal_tag_is_refused_before_any_work(project: Path) -> None:
 
 def test_a_legal_tag_gets_past_that(project: Path) -> None:
     run = run_packager(project, project.parent / "store", "build", "-t", "r:5000/x/y", **NO_ENGINE)
-    assert run.returncode == HostError.exit_code
-    assert "no container engine answers" in run.stderr
+    assert run.returncode == ClaimError.exit_code
+    assert "there is no lock yet" in run.stderr
 
 
 # --- Usage ---------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ def test_a_bad_option_is_refused_before_any_work(
 def test_a_good_option_gets_past_that(memory: str, project: Path) -> None:
     words = ["build", "--memory", memory, "--timeout", "1", "-o", "image.tar"]
     run = run_packager(project, project.parent / "store", *words, **NO_ENGINE)
-    assert run.returncode == HostError.exit_code, run.stderr
+    assert "there is no lock yet" in run.stderr
 
 
 @pytest.mark.parametrize("command", ["smoke", "info"])
@@ -290,20 +291,22 @@ class Classic(Containerd):
     status = (["Backing Filesystem", "extfs"],)
 
 
-def test_an_engine_with_containerds_store_is_refused_before_any_work(project: Path) -> None:
+def test_an_engine_with_containerds_store_is_refused_before_any_work(tiny: Tiny) -> None:
+    tiny.store = tiny.root.parent / "store"  # an empty one
     with serving(Containerd) as address:
-        run = run_packager(project, project.parent / "store", "build", DOCKER_HOST=address)
+        run = tiny.run("build", DOCKER_HOST=address)
+    assert not list((tiny.store / "blobs").iterdir())
     assert run.returncode == HostError.exit_code
     assert "docker 29.0.0 keeps its images in containerd's store" in run.stderr
     assert "-o image.tar --no-load" in run.stderr
     assert "docker load -i" in run.stderr
 
 
-def test_an_engine_with_a_classic_store_gets_past_that(project: Path) -> None:
+def test_an_engine_with_a_classic_store_gets_past_that(tiny: Tiny) -> None:
     with serving(Classic) as address:
-        run = run_packager(project, project.parent / "store", "build", DOCKER_HOST=address)
-    assert "packager lock" in run.stderr
+        run = tiny.run("build", DOCKER_HOST=address)
     assert "containerd" not in run.stderr
+    assert re.search("^  base .* cached$", run.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("where", ["DOCKER_CONTEXT", "config.json"])

@@ -888,6 +888,6 @@ def test_every_limit_is_in_the_docs() -> None:
         f"{files.MOST_TOML >> 20} MiB",
         f"{facts.MOST_JSON >> 20} MiB",
         f"{facts.MOST_DIMENSIONS} dimensions",
-        f"{elf._MOST_READS:,}",
+        f"{elf._LONGEST_READ >> 10} KiB",
     ):
         assert number in text

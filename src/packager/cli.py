@@ -168,14 +168,16 @@ def lock(context: _Context, check: bool, upgrade: tuple[str, ...]) -> None:
     Existing pins stay while they fit. Uses pip-tools where this interpreter and system are
     the image's, uv elsewhere, and says which.
     """
+    project = context.project()
+    if check:
+        from packager.lock import lockfile
+
+        lockfile.check(project)
+        click.echo("The locks are fresh.")
+        return
     from packager import locking
     from packager.store import Store
 
-    project = context.project()
-    if check:
-        locking.check(project)
-        click.echo("The locks are fresh.")
-        return
     moved: Sequence[str] | None = [name for name in upgrade if name] if upgrade else None
     with closing(context.reporter(quiet=False)) as reporter:
         lines = locking.make(project, Store(reporter=reporter), reporter, upgrade=moved)

@@ -30,7 +30,7 @@ from packager.project import PLATFORMS, Project
 from packager.reporter import Reporter
 from packager.store import Blob, Store
 
-__all__ = ["check", "make"]
+__all__ = ["make"]
 
 _IMAGE, _DEV = lockfile.REQUIREMENTS
 _TARGET = frozenset({"base", "platforms"})
@@ -123,17 +123,6 @@ def _set_aside(path: Path, reporter: Reporter) -> None:
     if path.exists() and not is_ours(path) and not aside.exists():
         path.rename(aside)
         reporter.note(f"your own {path.name} is {aside.name} now")
-
-
-def check(project: Project) -> None:
-    """Check, offline, that the locks belong to the project as it is.
-
-    Raises
-    ------
-    ClaimError
-        When a lock is missing or stale; says what changed.
-    """
-    lockfile.check(project)
 
 
 def _previous(project: Project) -> Lock | None:

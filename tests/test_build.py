@@ -247,7 +247,7 @@ def test_trouble_with_removing_does_not_hide_the_verdict(tmp_path: Path) -> None
     with pytest.raises(ClaimError, match="exit code 7"):
         delivering.deliver(
             built,
-            Ahead(Stuck(), "linux/amd64"),  # type: ignore[arg-type]
+            Ahead(Stuck, "linux/amd64"),  # type: ignore[arg-type]
             Reference.of("x", "1"),
             Limits(),
             store=Store(tmp_path),

@@ -33,6 +33,7 @@ from test_hostile import INFO, WHEEL, lock, record
 from packager import project
 from packager.errors import PackagerError
 from packager.layers import deb, debian_root, tar, wheel
+from packager.layers.site import Site
 from packager.layers.tar import data_entry
 from packager.lock import debian_archive, debian_index, elf, lockfile, resolve
 from packager.lock.debian import DebPin
@@ -244,7 +245,7 @@ def read_tar(data: bytes, folder: Path) -> None:
 def read_wheel(data: bytes, folder: Path) -> None:
     path = folder / "evil-1.0-py3-none-any.whl"
     path.write_bytes(data)
-    entries = wheel.wheel_entries(path, path.name, wheel.Site.debian("3.11"))
+    entries = wheel.wheel_entries(path, path.name, Site.debian("3.11"))
     tar.write(tar.merge(entries), io.BytesIO())
 
 

@@ -28,8 +28,8 @@ from packager.layers import deb, ldcache, tar, tree, wheel
 from packager.layers.bytecode import Interpreter, compile_entries
 from packager.layers.ldcache import Library
 from packager.layers.making import Layer
+from packager.layers.site import Site
 from packager.layers.tar import Entry, data_entry
-from packager.layers.wheel import Site
 from packager.lock.debian import DebianPins, DebPin
 from packager.lock.lockfile import Lock, WheelPin
 from packager.outputs import archive

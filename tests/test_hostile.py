@@ -48,12 +48,13 @@ from test_elf import shared
 from packager import claims, files, project
 from packager.errors import ClaimError, PackagerError, UsageError
 from packager.layers import deb, debian_root, tar, tree, wheel
+from packager.layers.site import Site
 from packager.layers.tar import Entry, data_entry
 from packager.lock import debian_index, elf, lockfile, resolve
 from packager.outputs.reference import Reference
 from packager.runtime.packager_runtime import facts
 
-SITE = wheel.Site.debian("3.11")
+SITE = Site.debian("3.11")
 INFO = "evil-1.0.dist-info"
 WHEEL = b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 

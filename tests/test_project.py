@@ -12,7 +12,7 @@ from conftest import Tiny, run_packager, write_tiny
 from packager import claims, project
 from packager.errors import ClaimError, PackagerError, UsageError
 from packager.layers import tree
-from packager.layers.wheel import Site
+from packager.layers.site import Site
 
 NAN, INF = float("nan"), float("inf")
 

@@ -19,9 +19,10 @@ from conftest import WheelMaker
 
 from packager.errors import ClaimError
 from packager.layers import tar, wheel
+from packager.layers.site import Site, record_row
 from packager.layers.tar import Entry
 
-SITE = wheel.Site.debian("3.11")
+SITE = Site.debian("3.11")
 PACKAGES = "usr/local/lib/python3.11/dist-packages"
 
 
@@ -85,7 +86,7 @@ def test_record_lists_every_file_with_its_hash(make_wheel: WheelMaker) -> None:
         *(f"a-1.0.dist-info/{name}" for name in ("METADATA", "WHEEL", "INSTALLER", "RECORD")),
     }
     script = read(found["usr/local/bin/s"])
-    assert by_path["../../../bin/s"] == list(wheel.record_row("", script)[1:])
+    assert by_path["../../../bin/s"] == list(record_row("", script)[1:])
     assert by_path["a-1.0.dist-info/RECORD"] == ["", ""]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packager import image
 from packager.claims import Examples, check_predictor, read_card, read_examples
@@ -25,6 +26,9 @@ from packager.project import Project
 from packager.reporter import Reporter, Silent, human_size
 from packager.runtime.packager_runtime.facts import FORMAT
 from packager.store import Blob, Store, Wanted
+
+if TYPE_CHECKING:
+    from packager.outputs.ahead import Ahead
 
 __all__ = [
     "Built",
@@ -153,13 +157,7 @@ def prepare(inputs: Inputs, store: Store) -> Work:
     return Work(inputs, plan, recipes, making.find(recipes, store))
 
 
-def assemble(
-    inputs: Inputs,
-    store: Store,
-    reporter: Reporter,
-    *,
-    ready: Callable[[Layer], None] | None = None,
-) -> Built:
+def assemble(inputs: Inputs, store: Store, reporter: Reporter) -> Built:
     """Assemble an image from the lock and the project's files.
 
     Only what is missing is fetched, and layers are made while the rest is still coming.  An
@@ -174,9 +172,6 @@ def assemble(
         Where bytes come from and layers go.
     reporter : Reporter
         Gets a row for each kind of layer.
-    ready : callable, optional
-        Is given layers as they get ready, bottom first: the image's own, but for the rare case
-        that wheels turn out to share paths.
 
     Raises
     ------
@@ -185,23 +180,35 @@ def assemble(
     HostError
         When something can neither be found in the store nor fetched.
     """
-    return carry_out(prepare(inputs, store), store, reporter, ready=ready)
+    return carry_out(prepare(inputs, store), store, reporter)
 
 
-def carry_out(
-    work: Work,
-    store: Store,
-    reporter: Reporter,
-    *,
-    ready: Callable[[Layer], None] | None = None,
-) -> Built:
-    """Do what `assemble` does, once `prepare` is done."""
+def carry_out(work: Work, store: Store, reporter: Reporter, ahead: Ahead | None = None) -> Built:
+    """Do what `assemble` does, once `prepare` is done.
+
+    Parameters
+    ----------
+    work : Work
+        From `prepare`.
+    store, reporter
+        As for `assemble`.
+    ahead : Ahead, optional
+        Gets layers as they get ready, bottom first: the image's own, but for the rare case that
+        wheels turn out to share paths.
+
+    Raises
+    ------
+    PackagerError
+        As `assemble`, or when `ahead` finds no engine: then before anything is made.
+    """
     inputs, plan = work.inputs, work.plan
     with store.fetching(_wanted(work, store)) as arriving:
 
         def path(sha256: str) -> Path:
             return arriving[sha256].result().path
 
+        # While the first bytes are coming.
+        ready = ahead.add if ahead and ahead.engine else None
         layers = _make_layers(work, arriving, store, reporter, ready)
         if plan.settle(path):
             work = prepare(inputs, store)

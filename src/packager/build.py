@@ -171,10 +171,13 @@ def _load(
             return built, known
     from packager.outputs import ahead, engine
 
-    found = engine.connect(store)
-    found.check_loads()
-    with ahead.Ahead(found, wanted.platform) as way:
-        built = built or carry_out(work, store, reporter, ready=way.add)
+    def connect() -> engine.Engine:
+        found = engine.connect(store)
+        found.check_loads()
+        return found
+
+    with ahead.Ahead(connect, wanted.platform) as way:
+        built = built or carry_out(work, store, reporter, way)
         verdict = deliver(
             built, way, wanted.reference, wanted.limits, store=store, reporter=reporter
         )

@@ -9,21 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from packager.reporter import human_size, printable
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.status import Status
+
     from packager.build import Result
     from packager.diff import Difference, LayerDifference
     from packager.proof import Verdict
@@ -91,15 +85,7 @@ class ConsoleReporter:
         with self._lock:
             if self._progress is None:
                 self._stop_status()
-                self._progress = Progress(
-                    TextColumn("  {task.description:<11}"),
-                    BarColumn(),
-                    DownloadColumn(),
-                    TransferSpeedColumn(),
-                    TimeRemainingColumn(),
-                    console=self._console,
-                    transient=True,
-                )
+                self._progress = _bar(self._console)
                 self._progress.start()
             if step not in self._tasks:
                 self._tasks[step] = self._progress.add_task(step, total=total or None)
@@ -132,6 +118,20 @@ class ConsoleReporter:
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+
+def _bar(console: Console) -> Progress:
+    from rich import progress
+
+    return progress.Progress(
+        progress.TextColumn("  {task.description:<11}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
 
 
 def print_build(console: Console, result: Result) -> None:

@@ -17,8 +17,8 @@ from packager import formats
 from packager.errors import ClaimError, HostError
 from packager.files import canonical_json, replace_file
 from packager.layers import deb, wheel
+from packager.layers.site import Site
 from packager.layers.tar import Entry
-from packager.layers.wheel import Site
 from packager.lock import debian, elf, lockfile, places, wheels
 from packager.lock.debian_pins import DebianPins
 from packager.lock.elf import ElfFacts, ElfFile

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
 import re
 import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 import truststore
 from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from requests_file import FileAdapter
 from urllib3.util import Retry
 
@@ -40,6 +43,13 @@ _LOGIN = re.compile(
 )
 _QUERY = re.compile(r"(://[^\s?#]*\?)[^\s#]+")  # where a signature stands
 _TIMEOUT = 60.0
+# Where distributions keep certificates: Debian, Fedora, SUSE, Alpine.
+_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
 _LONGEST_WAIT = 30.0
 
 
@@ -114,15 +124,42 @@ class _Adapter(HTTPAdapter):
 
 
 class _SystemTrust(_Adapter):
-    """Verify against the operating system's certificates, where a lab's own CA is installed."""
+    """Verify against the operating system's certificates, where a lab's own CA is installed.
+
+    They are read once: that takes longer than a small file takes to arrive.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._trusted = _system_trust()
+        self._named: set[str] = set()
+        super().__init__(**kwargs)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["ssl_context"] = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(*args, **kwargs, ssl_context=self._trusted)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        kwargs["ssl_context"] = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        return super().proxy_manager_for(*args, **kwargs)
+        return super().proxy_manager_for(*args, **kwargs, ssl_context=self._trusted)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Trust what the user's settings name, too, without having each connection read it."""
+        super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
+        if isinstance(verify, str) and verify not in self._named:
+            folder = Path(verify).is_dir()
+            self._trusted.load_verify_locations(**{"capath" if folder else "cafile": verify})
+            self._named.add(verify)
+        conn.ca_certs = conn.ca_cert_dir = None
+
+
+def _system_trust() -> ssl.SSLContext:
+    if sys.platform != "linux":
+        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # There truststore would read all certificates again for each connection.
+    trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusted.set_default_verify_paths()
+    if not trusted.get_ca_certs():  # a Python that was built elsewhere, or no certificates
+        known = [*filter(os.path.isfile, _BUNDLES), DEFAULT_CA_BUNDLE_PATH]
+        trusted.load_verify_locations(known[0])
+    return trusted
 
 
 class _NoTrust(_Adapter):
@@ -155,8 +192,9 @@ def session() -> requests.Session:
     failing = (429, 500, 502, 503, 504)
     retry = _Patience(total=4, read=1, backoff_factor=0.5, status_forcelist=failing)
     made = _Session(settings.trusted_hosts, retry)
-    made.mount("https://", _SystemTrust(max_retries=retry, pool_maxsize=16))
-    made.mount("http://", _SystemTrust(max_retries=retry, pool_maxsize=16))
+    trusting = _SystemTrust(max_retries=retry, pool_maxsize=16)
+    made.mount("https://", trusting)
+    made.mount("http://", trusting)
     made.mount("file://", FileAdapter())
     made.headers["User-Agent"] = f"model-packager/{__version__}"
     made.verify = settings.cert or True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import platform as host
+import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -196,16 +198,41 @@ def make(
     with (
         store.scratch() as scratch,
         Bench(scratch, lambda: base.result().blob, elsewhere, arriving, dict(found)) as bench,
-        ThreadPoolExecutor(_WORKERS) as pool,
+        contextlib.closing(_Workers()) as workers,
     ):
-        kitchen = _Kitchen(found, arriving, bench, store, pool)
-        base = kitchen.begin(recipes[0], None)
-        jobs = [base, *(kitchen.begin(recipe, base) for recipe in recipes[1:])]
-        try:
-            for job in jobs:
-                yield job.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        kitchen = _Kitchen(found, arriving, bench, store, workers)
+        base = kitchen.begin(recipes[0], 0, None)
+        jobs = [
+            base,
+            *(kitchen.begin(recipes[rank], rank, base) for rank in range(1, len(recipes))),
+        ]
+        for job in jobs:
+            yield job.result()
+
+
+class _Workers:
+    """Threads that do first what lies lowest in the image: an engine takes it in first, too."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.PriorityQueue[tuple[int, int, Callable[[], None] | None]]
+        self._waiting, self._turn = queue.PriorityQueue(), itertools.count()
+        self._threads = [threading.Thread(target=self._run) for _ in range(_WORKERS)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, rank: int, work: Callable[[], None] | None) -> None:
+        self._waiting.put((rank, next(self._turn), work))
+
+    def close(self) -> None:
+        """Begin with nothing more, and wait for what has begun."""
+        for _ in self._threads:
+            self.submit(-1, None)
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while work := self._waiting.get()[2]:
+            work()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,23 +243,28 @@ class _Kitchen:
     arriving: Mapping[str, Future[Blob]]
     bench: Bench
     store: Store
-    pool: Executor
+    workers: _Workers
 
-    def begin(self, recipe: Recipe, base: Future[Layer] | None) -> Future[Layer]:
+    def begin(self, recipe: Recipe, rank: int, base: Future[Layer] | None) -> Future[Layer]:
         """Have a layer made once all that it is made of is there."""
         if blob := self.found.get(recipe.key):
             done: Future[Layer] = Future()
             done.set_result(_layer(recipe, blob, cached=True))
             return done
         awaited: list[Future[Any]] = [self.arriving[sha256] for sha256 in recipe.needs]
-        awaited += [self.begin(part, base) for part in recipe.parts]
+        awaited += [self.begin(part, rank, base) for part in recipe.parts]
         if recipe.compiles and base is not None:
             awaited.append(base)
-        return _after(awaited, self.pool, partial(_make, recipe, self.bench, self.store))
+        work = partial(_make, recipe, self.bench, self.store)
+        return _after(awaited, work, partial(self.workers.submit, rank))
 
 
-def _after(awaited: Sequence[Future[Any]], pool: Executor, work: Callable[[], _T]) -> Future[_T]:
-    """Begin work once all that it waits for has succeeded; nothing sits and waits meanwhile."""
+def _after(
+    awaited: Sequence[Future[Any]],
+    work: Callable[[], _T],
+    submit: Callable[[Callable[[], None]], None],
+) -> Future[_T]:
+    """Submit work once all that it waits for has succeeded; nothing sits and waits meanwhile."""
     result: Future[_T] = Future()
     left, lock = len(awaited) + 1, threading.Lock()
 
@@ -250,8 +282,7 @@ def _after(awaited: Sequence[Future[Any]], pool: Executor, work: Callable[[], _T
             if failed and not result.done():
                 result.set_exception(failed)
         if not left and not result.done():
-            with contextlib.suppress(RuntimeError):  # nobody works any more
-                pool.submit(run)
+            submit(run)
 
     for one in awaited:
         one.add_done_callback(one_less)

@@ -20,8 +20,8 @@ from packager.files import canonical_json
 from packager.layers import tar, tree
 from packager.layers.bytecode import Interpreter, compile_entries
 from packager.layers.making import Bench, Recipe
+from packager.layers.site import Site
 from packager.layers.tar import Entry, data_entry
-from packager.layers.wheel import Site
 from packager.lock.debian_pins import DebPin
 from packager.lock.lockfile import Lock, WheelPin
 from packager.project import PLATFORMS, Project
@@ -55,6 +55,7 @@ class Plan:
         self.pins = lock.wheels_for(platform)
         self.debs = lock.debian[platform].packages
         self.site = Site.debian(project.python)
+        self._contents: dict[str, list[Entry]] = {}  # of wheels: layer, bytecode and check ask
         self.interpreter: Interpreter | None = None
         # What bytecode is a function of, besides the sources.
         self.compiler: list[Any] = []
@@ -227,7 +228,9 @@ class Plan:
     def _entries(self, pin: WheelPin, path: Path) -> list[Entry]:
         from packager.layers.wheel import wheel_entries
 
-        return wheel_entries(path, pin.file, self.site)
+        if pin.file not in self._contents:
+            self._contents[pin.file] = wheel_entries(path, pin.file, self.site)
+        return self._contents[pin.file]
 
     def _wheel_layer(self, pins: Sequence[WheelPin], what: str) -> Recipe:
         return Recipe(

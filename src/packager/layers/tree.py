@@ -16,8 +16,8 @@ from packaging.utils import canonicalize_name
 
 from packager import git
 from packager.errors import ClaimError, UsageError
+from packager.layers.site import Site, record_file, record_row, script
 from packager.layers.tar import Entry, data_entry
-from packager.layers.wheel import Site, record_file, record_row, script
 from packager.project import Project
 
 __all__ = [

@@ -25,7 +25,6 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -40,9 +39,10 @@ from installer.utils import Scheme
 from packaging.utils import parse_wheel_filename
 
 from packager.errors import ClaimError
+from packager.layers.site import Site, record_file, record_row, script
 from packager.layers.tar import MOST_ENTRIES, MOST_TEXT, Entry, data_entry, most_unpacked
 
-__all__ = ["Site", "record_file", "script", "wheel_entries"]
+__all__ = ["wheel_entries"]
 
 _CHUNK = 1 << 20
 _AT_ONCE = 8 << 20  # bytes of a file; a larger one is read in parts
@@ -59,33 +59,6 @@ _DAMAGE = (
     *(InstallerError, InvalidRecordEntry, configparser.Error, csv.Error),
     *(struct.error, zipfile.BadZipFile, zlib.error),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where Python packages live in an image (the paths of an installation scheme)."""
-
-    python: str
-    packages: str
-    prefix: str
-
-    @classmethod
-    def debian(cls, version: str) -> Site:
-        """Where Debian's own Python looks for packages that are not Debian's."""
-        return cls(
-            f"/usr/bin/python{version}", f"usr/local/lib/python{version}/dist-packages", "usr/local"
-        )
-
-    def folder(self, scheme: str, distribution: str) -> str:
-        """Give the folder of one of the schemes that a wheel may use."""
-        if scheme == "headers":
-            return f"{self.prefix}/include/{posixpath.basename(self.python)}/{distribution}"
-        return {
-            "purelib": self.packages,
-            "platlib": self.packages,
-            "scripts": f"{self.prefix}/bin",
-            "data": self.prefix,
-        }[scheme]
 
 
 def wheel_entries(path: Path, file: str, site: Site) -> list[Entry]:
@@ -117,29 +90,6 @@ def wheel_entries(path: Path, file: str, site: Site) -> list[Entry]:
         destination = _Entries(file, site)
         installer.install(_Source(wheel), destination, {"INSTALLER": b"packager\n"})
     return destination.entries
-
-
-def script(site: Site, module: str, attribute: str) -> bytes:
-    """Write the script of an entry point."""
-    first = attribute.partition(".")[0]
-    return (
-        f"#!{site.python}\n"
-        f"import sys\n\nfrom {module} import {first}\n\n"
-        f'if __name__ == "__main__":\n    sys.exit({attribute}())\n'
-    ).encode()
-
-
-def record_file(rows: Iterable[tuple[str, str, str]]) -> bytes:
-    """Write a RECORD (path, hash, size), sorted by path."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(sorted(rows))
-    return text.getvalue().encode()
-
-
-def record_row(path: str, data: bytes) -> tuple[str, str, str]:
-    """Make the row of RECORD for a file whose bytes are at hand."""
-    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
-    return path, f"sha256={digest}", str(len(data))
 
 
 @contextlib.contextmanager

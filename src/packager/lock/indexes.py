@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -62,7 +63,9 @@ class Found:
         return _with_credentials_of(self.page, urljoin(self.page, self.address))
 
 
-_Ask = Callable[[str, str], list[Found]]
+_BASE = re.compile(rb"<base\b[^>]*>", re.IGNORECASE)
+
+_Ask = Callable[[str, str, str], list[Found]]
 
 
 class Indexes:
@@ -79,7 +82,7 @@ class Indexes:
     def __init__(self, session: Callable[[], requests.Session], hints: Hints) -> None:
         self._session = session
         self._hints = hints
-        self._offers = functools.cache(lambda ask, place, name: ask(place, name))
+        self._offers = functools.cache(lambda ask, place, name, file: ask(place, name, file))
         self._failed: dict[tuple[_Ask, str], PackagerError] = {}
 
     def files(self, name: str) -> list[Found]:
@@ -93,7 +96,7 @@ class Indexes:
         UsageError
             When a link folder does not exist.
         """
-        return [found for place in self._places() for found in self._offers(*place, name)]
+        return [found for place in self._places() for found in self._offers(*place, name, "")]
 
     def places(self, name: str, file: str) -> Iterator[str]:
         """Find the addresses of one file; a place is asked when those before did not serve.
@@ -109,7 +112,7 @@ class Indexes:
             if place in self._failed:
                 continue
             try:
-                offered = self._offers(*place, canonicalize_name(name))
+                offered = self._offers(*place, canonicalize_name(name), file)
             except PackagerError as error:
                 self._failed[place] = error
                 continue
@@ -126,7 +129,7 @@ class Indexes:
         links = dict.fromkeys([*settings.find_links, *hints.find_links])
         return [*((self._ask, index) for index in indexes), *((self._look, link) for link in links)]
 
-    def _ask(self, index: str, name: str) -> list[Found]:
+    def _ask(self, index: str, name: str, file: str) -> list[Found]:
         if folder := _local(index):
             page = folder / name / "index.html"
             html = page.read_text("utf-8") if page.is_file() else ""
@@ -135,7 +138,7 @@ class Indexes:
         try:
             headers = {"Accept": ACCEPT_ANY}
             with self._session().get(address, headers=headers, stream=True) as answer:
-                return _read(answer, _with_credentials_of(index, answer.url))
+                return _read(answer, _with_credentials_of(index, answer.url), file)
         except (requests.RequestException, UnsupportedContentTypeError) as error:
             raise HostError(
                 f"the package index cannot be asked for {name}: {net.reasons(error)}",
@@ -143,7 +146,7 @@ class Indexes:
                 hint="Check the network, the proxy and pip's settings (pip config list).",
             ) from None
 
-    def _look(self, link: str, name: str) -> list[Found]:
+    def _look(self, link: str, name: str, _: str) -> list[Found]:
         found = _linked(folder) if (folder := _local(link)) else self._page(link)
         return [one for one in found if one.project == name]
 
@@ -174,8 +177,8 @@ def _parsed(file: str) -> tuple[str | None, str | None]:
     return canonicalize_name(project), version
 
 
-def _read(answer: requests.Response, page: str) -> list[Found]:
-    """Read a project's page in either form (PEP 503, 691)."""
+def _read(answer: requests.Response, page: str, file: str) -> list[Found]:
+    """Read a project's page in either form (PEP 503, 691), or as much as tells of one file."""
     if answer.status_code == requests.codes.not_found:
         return []
     answer.raise_for_status()
@@ -189,7 +192,23 @@ def _read(answer: requests.Response, page: str) -> list[Found]:
         ]
     if kind not in {"text/html", "application/vnd.pypi.simple.v1+html"}:
         raise UnsupportedContentTypeError(answer.url, kind)
-    return _links(answer.iter_content(_CHUNK), page, header.get_content_charset())
+    charset = header.get_content_charset()
+    if not file:
+        return _links(answer.iter_content(_CHUNK), page, charset)
+    html = answer.content
+    return _links(_about(html, file.encode()), page, charset) or _links([html], page, charset)
+
+
+def _about(html: bytes, file: bytes) -> list[bytes]:
+    """Cut a page down to the link that bears a file's name: most have thousands of others.
+
+    Where that is not simple, nothing is left, and the page has to be read as a whole.
+    """
+    end = html.find(b">" + file + b"</a>")
+    begin = html.rfind(b"<a", 0, end)
+    return (
+        [*_BASE.findall(html), html[begin:end], b">" + file + b"</a>"] if begin >= 0 < end else []
+    )
 
 
 def _links(html: Iterable[AnyStr], page: str, charset: str | None = None) -> list[Found]:

@@ -7,8 +7,10 @@ it grows; the last archive then holds only what is left.
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
+from collections.abc import Callable
 
 from packager.errors import HostError, PackagerError
 from packager.image import Image, bare
@@ -25,14 +27,14 @@ class Ahead:
 
     Parameters
     ----------
-    engine : Engine
-        Where layers go.
+    connect : callable
+        Gives the engine where layers go; asked once.
     platform : str
         The image's.
     """
 
-    def __init__(self, engine: Engine, platform: str) -> None:
-        self.engine, self._platform = engine, platform
+    def __init__(self, connect: Callable[[], Engine], platform: str) -> None:
+        self._connect, self._platform = connect, platform
         self._ready: queue.SimpleQueue[Layer | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._images: list[str] = []
@@ -47,6 +49,17 @@ class Ahead:
             return  # an engine in trouble is not asked again: a later run finds what stays
         for image in self._images:
             self.engine.remove(image)
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """The engine.
+
+        Raises
+        ------
+        HostError
+            When none answers that takes images.
+        """
+        return self._connect()
 
     def add(self, layer: Layer) -> None:
         """Take the next layer, from the bottom up."""

@@ -14,9 +14,14 @@ from shutil import copytree
 
 import pytest
 from conftest import WheelMaker, run_packager
+from hypothesis import given
+from hypothesis import strategies as st
 from simple_index import SimpleIndex, served
 
+from packager import net
 from packager.errors import HostError, UsageError
+from packager.lock import indexes
+from packager.project import Hints
 
 LOCKS = ("requirements.txt", "requirements-dev.txt", "packager.lock")
 WHEEL = "fire-2.13.0+cpu-py3-none-any.whl"
@@ -136,3 +141,51 @@ def test_an_index_that_moved_leaves_the_locks_valid_and_is_asked_at_its_new_plac
         built = run(*build)
         assert built.returncode == 0, built.stderr
         assert moved.got == [WHEEL]
+
+
+# --- One file of a page --------------------------------------------------------------------
+
+names = st.from_regex(r"[a-z0-9_]{1,8}-[0-9.]{1,5}(\+cpu)?-py3-none-any\.whl", fullmatch=True)
+anchors = st.builds(
+    '<a href="{}{}#sha256={}"{}>{}</a>'.format,
+    st.sampled_from(["", "../files/", "https://files.example/"]),
+    names,
+    st.text("0123456789abcdef", min_size=64, max_size=64),
+    st.sampled_from(["", ' data-requires-python="&gt;=3.8"', ' data-requires-python=">=3"']),
+    names,
+)
+
+
+@given(
+    st.lists(anchors, min_size=1, max_size=6),
+    st.sampled_from(["", '<base href="https://elsewhere.example/">', "<!-- <a -->"]),
+    st.data(),
+)
+def test_a_file_is_found_on_its_page_as_if_all_of_it_were_read(
+    links: list[str], head: str, data: st.DataObject
+) -> None:
+    page = f"<html><head>{head}</head><body>{'<br/>'.join(links)}</body></html>".encode()
+    every = indexes._links([page], "https://index.example/x/")
+    wanted = data.draw(st.sampled_from([one.file for one in every] or ["none.whl"]))
+    few = indexes._links(indexes._about(page, wanted.encode()), "https://index.example/x/")
+    found = [one for one in every if one.file == wanted]
+    assert [(one.file, one.url, one.sha256) for one in few] in (
+        [],
+        [(one.file, one.url, one.sha256) for one in found[:1]],
+    )
+    assert indexes._about(page, b"absent.whl") == []
+
+
+def test_a_page_that_is_not_simple_is_read_as_a_whole(
+    tmp_path: Path, make_wheel: WheelMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = make_wheel("plain")
+    with served(tmp_path / "served", wheel) as index:
+        monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+        monkeypatch.setenv("PIP_INDEX_URL", index.address)
+        net.pip_settings.cache_clear()
+        for page in (tmp_path / "served").rglob("*.html"):
+            page.write_text(page.read_text().replace(f">{wheel.name}</a>", f"> {wheel.name} </a>"))
+        places = indexes.Indexes(net.session, Hints()).places("plain", wheel.name)
+        assert next(places).partition("#")[0].endswith(wheel.name)
+    net.pip_settings.cache_clear()

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from conftest import Tiny, run_packager, write_tiny
 
-from packager import claims, project
+from packager import claims, project, settings
 from packager.errors import ClaimError, PackagerError, UsageError
 from packager.layers import tree
 from packager.layers.site import Site
+from packager.store import Store
 
 NAN, INF = float("nan"), float("inf")
 
@@ -168,6 +169,24 @@ def test_a_version_is_normalised_and_names_the_metadata(root: Path) -> None:
     folder = "my_tiny_project-1.0rc1.dist-info"
     assert f"usr/local/lib/python3.11/dist-packages/{folder}/METADATA" in names
     assert {"usr/local/bin/run", "usr/local/bin/show"} <= set(names)
+
+
+def test_the_same_text_is_checked_once_and_another_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    checked: list[object] = []
+    real = settings.check
+    monkeypatch.setattr(settings, "check", lambda keys: checked.append(keys) or real(keys))
+    first = project.load(root, store)
+    assert project.load(root, store) == first == project.load(root)
+    assert len(checked) == 2  # once for the store, once without one
+    change(root, 'version = "0.1.0"', 'version = "0.2.0"')
+    assert project.load(root, store).version == "0.2.0"
+    change(root, "[tool.packager]", "[tool.packager]\ntypo = 1")
+    for _ in range(2):
+        with pytest.raises(UsageError, match="unknown key"):
+            project.load(root, store)
 
 
 def test_another_expected_version_is_refused(root: Path) -> None:

@@ -192,6 +192,26 @@ def test_a_flipped_byte_is_found_where_the_good_file_was_believed_by_its_identit
     assert len(notes.told) == 1
 
 
+def test_a_file_of_somebody_elses_is_hashed_again_only_where_it_changed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model.bin"
+    model.write_bytes(DATA)
+    hashed: list[Path] = []
+    real = Store._hash
+    monkeypatch.setattr(Store, "_hash", staticmethod(lambda one: hashed.append(one) or real(one)))
+    assert store.digest(model) == store.digest(model) == digest(DATA)
+    assert len(hashed) == 2  # so young a file may change and keep its times
+    monkeypatch.setattr("packager.store._SETTLED_NS", -(10**12))  # believe at once
+    assert store.digest(model) == store.digest(model) == digest(DATA)
+    assert len(hashed) == 3
+    flip_a_byte(model)
+    assert store.digest(model) != digest(DATA)
+    other = tmp_path / "other.bin"
+    other.write_bytes(b"other")
+    assert store.digest(other) == digest(b"other")
+
+
 def test_where_changing_leaves_no_trace_every_file_is_hashed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,9 +44,9 @@ class Ahead:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, HostError | KeyboardInterrupt):
+            return  # nobody waits for an engine in trouble: a later run finds what stays
         self._finish()
-        if isinstance(error, HostError):
-            return  # an engine in trouble is not asked again: a later run finds what stays
         for image in self._images:
             self.engine.remove(image)
 

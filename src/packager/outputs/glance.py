@@ -56,11 +56,11 @@ def look(reference: str) -> Seen | None:
     try:
         image = _get(connection, f"/images/{quote(reference)}/json")
         engine = _get(connection, "/info") if image else None
-    except (OSError, http.client.HTTPException, ValueError):
+        return Seen(engine["ID"], image["Id"]) if image and engine else None
+    except (OSError, http.client.HTTPException, ValueError, LookupError):
         return None
     finally:
         connection.close()
-    return Seen(str(engine.get("ID")), str(image.get("Id"))) if image and engine else None
 
 
 def _socket() -> Path | None:

@@ -1,6 +1,6 @@
 # Everything a contributor does, by name.  `make` alone explains.
 .DEFAULT_GOAL := help
-.PHONY: help setup engine quickstart test test-all reproducibility figures lint format types docs lock clean
+.PHONY: help setup engine quickstart test test-all reproducibility figures benchmark lint format types docs lock clean
 
 VENV := .venv/bin
 
@@ -28,6 +28,9 @@ reproducibility: engine ## Build the example in all the circumstances of docs/re
 figures: engine ## Measure what docs/figures.md shows (needs a quiet machine)
 	$(VENV)/python benchmarks/compressors.py
 	$(VENV)/python benchmarks/bytecode.py
+
+benchmark: engine ## Compare with the peers, write docs/benchmarks.md (as root; takes an hour or two)
+	$(VENV)/python benchmarks/run.py
 
 lint: setup ## ruff and black, changing nothing
 	$(VENV)/ruff check .

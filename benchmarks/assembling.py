@@ -26,8 +26,9 @@ import penguins
 from measure import ratio, spread
 
 from packager.layers import tar
+from packager.layers.site import Site
 from packager.layers.tar import Entry
-from packager.layers.wheel import Site, wheel_entries
+from packager.layers.wheel import wheel_entries
 from packager.lock import lockfile
 from packager.store import Store
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simple_index import SimpleIndex, served
 
-from packager import net
+from packager import net, pip
 from packager.errors import HostError, UsageError
 from packager.lock import indexes
 from packager.project import Hints
@@ -167,13 +167,13 @@ def test_a_file_is_found_on_its_page_as_if_all_of_it_were_read(
     page = f"<html><head>{head}</head><body>{'<br/>'.join(links)}</body></html>".encode()
     every = indexes._links([page], "https://index.example/x/")
     wanted = data.draw(st.sampled_from([one.file for one in every] or ["none.whl"]))
-    few = indexes._links(indexes._about(page, wanted.encode()), "https://index.example/x/")
+    few = indexes._link(page, wanted, "https://index.example/x/")
     found = [one for one in every if one.file == wanted]
     assert [(one.file, one.url, one.sha256) for one in few] in (
         [],
         [(one.file, one.url, one.sha256) for one in found[:1]],
     )
-    assert indexes._about(page, b"absent.whl") == []
+    assert indexes._link(page, "absent.whl", "https://index.example/x/") == []
 
 
 def test_a_page_that_is_not_simple_is_read_as_a_whole(
@@ -183,9 +183,9 @@ def test_a_page_that_is_not_simple_is_read_as_a_whole(
     with served(tmp_path / "served", wheel) as index:
         monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
         monkeypatch.setenv("PIP_INDEX_URL", index.address)
-        net.pip_settings.cache_clear()
+        pip.forget()
         for page in (tmp_path / "served").rglob("*.html"):
             page.write_text(page.read_text().replace(f">{wheel.name}</a>", f"> {wheel.name} </a>"))
         places = indexes.Indexes(net.session, Hints()).places("plain", wheel.name)
         assert next(places).partition("#")[0].endswith(wheel.name)
-    net.pip_settings.cache_clear()
+    pip.forget()

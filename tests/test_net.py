@@ -14,7 +14,7 @@ import requests
 from conftest import WheelMaker, write_tiny
 from urllib3 import HTTPResponse
 
-from packager import net, project
+from packager import net, pip, project
 from packager.errors import HostError, UsageError
 from packager.lock import resolve
 from packager.lock.indexes import Indexes
@@ -28,9 +28,9 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    net.pip_settings.cache_clear()
+    pip.forget()
     yield monkeypatch
-    net.pip_settings.cache_clear()
+    pip.forget()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -126,7 +126,7 @@ def test_only_a_trusted_host_needs_no_certificate(
     settings.setenv("PIP_TRUSTED_HOST", f"another.example {host}")
     address = self_signed.url("https").replace("//", "//user:password@")
     assert net.session().get(address).ok
-    net.pip_settings.cache_clear()
+    pip.forget()
     settings.setenv("PIP_TRUSTED_HOST", "another.example 127.0.0.1:9")
     with pytest.raises(requests.exceptions.SSLError, match="certificate"):
         no_retries().get(address)
@@ -151,7 +151,7 @@ def test_uv_gets_the_proxy_and_the_trusted_hosts_of_pips_settings(
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         assert given[name] == "http://proxy.example:3128"
     assert given["UV_INSECURE_HOST"] == "one.example two.example"
-    net.pip_settings.cache_clear()
+    pip.forget()
     settings.delenv("PIP_PROXY")
     given.clear()
     resolve._uv_compile(project.load(tmp_path), tmp_path, "requirements.txt", None)

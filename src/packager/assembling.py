@@ -235,6 +235,9 @@ def _wanted(work: Work, store: Store) -> Iterable[Wanted]:
         needed |= {pin.sha256 for pin in plan.pins}
     if not needed:
         return ()
+    from packager import pip
+
+    pip.ask()  # while this program reads the network's libraries
     from packager.lock import places
 
     named = places.wanted(inputs.project, inputs.lock, inputs.platform, store)

@@ -22,7 +22,7 @@ from packager.store import Blob, Store, Wanted
 __all__ = ["Downloads"]
 
 _CHUNK = 1 << 16
-_CONNECTIONS = 6
+_CONNECTIONS = 4
 _MINUTE = 60.0  # in which a server must send at least this many bytes:
 _LEAST = 10_000
 _CUTS = 10  # as often as this a download is resumed, if every attempt brings something

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import os
 import re
 import ssl
-import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,13 +17,10 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from requests_file import FileAdapter
 from urllib3.util import Retry
 
-from packager import __version__
-from packager.errors import HostError
+from packager import __version__, pip
 
 __all__ = [
-    "PipSettings",
     "holds_secret",
-    "pip_settings",
     "reasons",
     "session",
     "without_credentials",
@@ -51,59 +43,6 @@ _BUNDLES = (
     "/etc/ssl/cert.pem",
 )
 _LONGEST_WAIT = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class PipSettings:
-    """The part of pip's own configuration that says where wheels are and how to get there."""
-
-    index_urls: tuple[str, ...]
-    find_links: tuple[str, ...]
-    cert: str
-    client_cert: str
-    proxy: str
-    trusted_hosts: frozenset[str]
-
-
-@functools.cache
-def pip_settings() -> PipSettings:
-    """Read pip's configuration (files and environment), as pip itself resolves it.
-
-    Raises
-    ------
-    HostError
-        When pip cannot read its own configuration.
-    """
-    from pypi_simple import PYPI_SIMPLE_ENDPOINT
-
-    command = [sys.executable, "-m", "pip", "config", "list"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    if run.returncode:
-        # pip quotes the line that it cannot read, which may hold a password.
-        reason, *_ = [*run.stderr.splitlines(), ""]
-        raise HostError(f"pip cannot read its settings: {reason}", hint="pip config list tells.")
-    values: dict[str, str] = {}
-    # pip prints files first and the environment last; `install` is what a user would set
-    # for installing alone, so it counts over `global`.
-    for section in ("global.", "install.", ":env:."):
-        values.update(_section(run.stdout, section))
-    first = values.get("index-url", PYPI_SIMPLE_ENDPOINT)
-    indexes = (first, *values.get("extra-index-url", "").split())
-    return PipSettings(
-        index_urls=() if values.get("no-index", "") in {"1", "true", "yes"} else indexes,
-        find_links=tuple(values.get("find-links", "").split()),
-        cert=values.get("cert", ""),
-        client_cert=values.get("client-cert", ""),
-        proxy=values.get("proxy", ""),
-        trusted_hosts=frozenset(values.get("trusted-host", "").lower().split()),
-    )
-
-
-def _section(listing: str, prefix: str) -> Iterator[tuple[str, str]]:
-    for line in listing.splitlines():
-        key, separator, value = line.partition("=")
-        if separator and key.startswith(prefix):
-            yield key.removeprefix(prefix), str(ast.literal_eval(value))
 
 
 class _Patience(Retry):
@@ -187,7 +126,7 @@ def session() -> requests.Session:
 
     Refused connections, 429 and server errors are tried again, later each time.
     """
-    settings = pip_settings()
+    settings = pip.settings()
     # Silence is what takes longest to notice, so it is tried but once more.
     failing = (429, 500, 502, 503, 504)
     retry = _Patience(total=4, read=1, backoff_factor=0.5, status_forcelist=failing)

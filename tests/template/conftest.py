@@ -15,7 +15,7 @@ import pytest
 from conftest import COUNTED
 from simple_index import SimpleIndex, served
 
-from packager import net
+from packager import pip
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
@@ -246,7 +246,7 @@ def nearer(project: Path, index: SimpleIndex) -> list[str]:
         return []
     (hint,) = hints(project)
     path.write_text(path.read_text("utf-8").replace(hint, index.address), "utf-8")
-    first, *others = net.pip_settings().index_urls
+    first, *others = pip.settings().index_urls
     return [
         "PIP_CONFIG_FILE=/dev/null",
         f"PIP_INDEX_URL={first}",

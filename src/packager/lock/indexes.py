@@ -7,29 +7,23 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.message import EmailMessage
+from html import unescape
 from pathlib import Path
-from typing import AnyStr
+from typing import Any, AnyStr
 from urllib.parse import urljoin, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 import requests
 from packaging.utils import canonicalize_name
-from pypi_simple import (
-    ACCEPT_ANY,
-    Link,
-    ProjectPage,
-    UnparsableFilenameError,
-    UnsupportedContentTypeError,
-    parse_filename,
-    parse_links_stream,
-)
 
-from packager import net
+from packager import net, pip
 from packager.errors import HostError, PackagerError, UsageError
 from packager.project import Hints
 
 __all__ = ["Found", "Indexes"]
 
+_JSON = "application/vnd.pypi.simple.v1+json"
+_ACCEPTED = f"{_JSON}, application/vnd.pypi.simple.v1+html; q=0.2, text/html; q=0.01"
 _CHUNK = 1 << 16
 
 
@@ -63,7 +57,10 @@ class Found:
         return _with_credentials_of(self.page, urljoin(self.page, self.address))
 
 
-_BASE = re.compile(rb"<base\b[^>]*>", re.IGNORECASE)
+# One attribute that matters, in quotes and plain ASCII; no other may hold what could end a tag.
+_PLAIN = re.compile(
+    rb"""<a(?:\s+data-[a-z-]+="[^"<>]*")*\s+href="([!#-;=?-~]*)"(?:\s+[a-z-]+="[^"<>]*")*\s*"""
+)
 
 _Ask = Callable[[str, str, str], list[Found]]
 
@@ -124,7 +121,7 @@ class Indexes:
             raise next(iter(self._failed.values()))
 
     def _places(self) -> list[tuple[_Ask, str]]:
-        settings, hints = net.pip_settings(), self._hints
+        settings, hints = pip.settings(), self._hints
         indexes = dict.fromkeys([*settings.index_urls, *hints.extra_index_urls])
         links = dict.fromkeys([*settings.find_links, *hints.find_links])
         return [*((self._ask, index) for index in indexes), *((self._look, link) for link in links)]
@@ -136,10 +133,10 @@ class Indexes:
             return _links([html], f"{page.parent.as_uri()}/")
         address = f"{index.rstrip('/')}/{name}/"
         try:
-            headers = {"Accept": ACCEPT_ANY}
+            headers = {"Accept": _ACCEPTED}
             with self._session().get(address, headers=headers, stream=True) as answer:
                 return _read(answer, _with_credentials_of(index, answer.url), file)
-        except (requests.RequestException, UnsupportedContentTypeError) as error:
+        except requests.RequestException as error:
             raise HostError(
                 f"the package index cannot be asked for {name}: {net.reasons(error)}",
                 where=net.without_credentials(index),
@@ -170,6 +167,8 @@ def _local(place: str) -> Path | None:
 
 
 def _parsed(file: str) -> tuple[str | None, str | None]:
+    from pypi_simple import UnparsableFilenameError, parse_filename
+
     try:
         project, version, _ = parse_filename(file)
     except UnparsableFilenameError:
@@ -185,41 +184,50 @@ def _read(answer: requests.Response, page: str, file: str) -> list[Found]:
     header = EmailMessage()
     header["Content-Type"] = answer.headers.get("Content-Type", "text/html")
     kind = header.get_content_type()
-    if kind == "application/vnd.pypi.simple.v1+json":
-        files = ProjectPage.from_json_data(answer.json()).packages
-        return [
-            Found(one.filename, one.url, page, one.digests.get("sha256"), one.size) for one in files
-        ]
+    if kind == _JSON:
+        return _listed(answer.json(), page)
     if kind not in {"text/html", "application/vnd.pypi.simple.v1+html"}:
-        raise UnsupportedContentTypeError(answer.url, kind)
+        raise requests.RequestException(f"{kind!r} is no page of links")
     charset = header.get_content_charset()
     if not file:
         return _links(answer.iter_content(_CHUNK), page, charset)
-    html = answer.content
-    return _links(_about(html, file.encode()), page, charset) or _links([html], page, charset)
+    return _link(answer.content, file, page) or _links([answer.content], page, charset)
 
 
-def _about(html: bytes, file: bytes) -> list[bytes]:
-    """Cut a page down to the link that bears a file's name: most have thousands of others.
+def _listed(data: Any, page: str) -> list[Found]:
+    from pypi_simple import ProjectPage
 
-    Where that is not simple, nothing is left, and the page has to be read as a whole.
+    files = ProjectPage.from_json_data(data).packages
+    return [
+        Found(one.filename, one.url, page, one.digests.get("sha256"), one.size) for one in files
+    ]
+
+
+def _link(html: bytes, file: str, page: str) -> list[Found]:
+    """Find one file's link on a page that has thousands, where it is written in the plain way.
+
+    Where it is not, nothing is found, and the page has to be read as a whole.
     """
-    end = html.find(b">" + file + b"</a>")
-    begin = html.rfind(b"<a", 0, end)
-    return (
-        [*_BASE.findall(html), html[begin:end], b">" + file + b"</a>"] if begin >= 0 < end else []
-    )
+    end = html.find(f">{file}</a>".encode())
+    anchor = html[html.rfind(b"<", 0, max(end, 0)) : end]
+    address = _PLAIN.fullmatch(anchor)
+    if not address or b"<base" in html.lower():
+        return []
+    return [_found_at(unescape(address[1].decode("ascii")), file, page)]
 
 
 def _links(html: Iterable[AnyStr], page: str, charset: str | None = None) -> list[Found]:
+    from pypi_simple import parse_links_stream
+
     # As a stream: a page may have megabytes, and a document made of one ten times that.
-    return [_found(link, page) for link in parse_links_stream(html, http_charset=charset)]
+    links = parse_links_stream(html, http_charset=charset)
+    return [_found_at(link.url, link.text, page) for link in links]
 
 
-def _found(link: Link, page: str) -> Found:
-    address, _, digest = link.url.partition("#")
+def _found_at(url: str, file: str, page: str) -> Found:
+    address, _, digest = url.partition("#")
     algorithm, _, value = digest.partition("=")
-    return Found(link.text, address, page, value if algorithm == "sha256" else None, None)
+    return Found(file, address, page, value if algorithm == "sha256" else None, None)
 
 
 def _linked(place: Path) -> list[Found]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from packager.lock import debian
 from packager.lock.debian_pins import DebianPins
 from packager.lock.indexes import Indexes
 from packager.lock.lockfile import Lock, WheelPin
@@ -29,6 +28,8 @@ def wheels(pins: Iterable[WheelPin], indexes: Indexes) -> Iterator[Wanted]:
 
 def packages(pins: DebianPins, mirror: str) -> Iterator[Wanted]:
     """List a base's packages, each with its places on Debian's archives."""
+    from packager.lock import debian
+
     for pin in pins.packages:
         label = f"{pin.name}_{pin.version}_{pin.architecture}.deb"
         yield Wanted(pin.sha256, pin.size, label, partial(debian.places, pin, pins, mirror=mirror))

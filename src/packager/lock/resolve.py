@@ -17,7 +17,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from packager import net
+from packager import net, pip
 from packager.errors import UsageError
 from packager.lock.indexes import Indexes
 from packager.lock.pip_compile import TARGET
@@ -197,7 +197,7 @@ def _pip_compile(project: Project, work: Path, name: str, upgrade: Sequence[str]
 
 
 def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] | None) -> None:
-    settings = net.pip_settings()
+    settings = pip.settings()
     links = [*settings.find_links, *project.hints.find_links]
     # Addresses go through the environment: other users can read a command line.
     environment = {

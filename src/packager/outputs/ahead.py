@@ -2,11 +2,13 @@
 
 Taking layers in is the engine's slowest work, and it begins only when an archive is complete.
 So the lower part of an image is sent as an image of its own, once it is worth it, and again as
-it grows; the last archive then holds only what is left.
+it grows; while the engine takes one in, the next is on its way.  The last archive then holds
+only what is left.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import queue
 import threading
@@ -19,6 +21,7 @@ from packager.outputs.engine import Engine, Loaded
 
 __all__ = ["Ahead"]
 
+_AT_ONCE = 2  # one that is taken in, and one on its way
 _WORTH = 8_000_000  # bytes: an archive of its own costs the engine a tenth of a second
 
 
@@ -39,6 +42,9 @@ class Ahead:
         self._thread: threading.Thread | None = None
         self._images: list[str] = []
         self._sent = 0
+        self._slots = threading.Semaphore(_AT_ONCE)
+        self._turn = threading.Event()  # of the one after the last that was sent
+        self._turn.set()
 
     def __enter__(self) -> Ahead:
         return self
@@ -74,26 +80,46 @@ class Ahead:
         """Bring in the whole image, as `Engine.load` does, with what is left to be sent."""
         self._finish()
         loaded = self.engine.load(image)
-        return Loaded(sent=loaded.sent + self._sent, existed=loaded.existed)
+        sent = min(loaded.sent + self._sent, len(image.layers))
+        return Loaded(sent, existed=loaded.existed)
 
     def _finish(self) -> None:
         if self._thread is not None:
             self._ready.put(None)
             self._thread.join()
             self._thread = None
+        self._turn.wait()
 
     def _run(self) -> None:
+        # It was worth a try: whoever loads the image is told what is wrong.
+        with contextlib.suppress(PackagerError):
+            self._send_what_is_ready()
+
+    def _send_what_is_ready(self) -> None:
         layers: list[Layer] = []
+        sent = None
         while (more := self._next()) is not None:
             layers += more
             image = bare(layers, self._platform)
-            try:
-                left = layers[self.engine.known(image) :]
-                if sum(layer.blob.size for layer in left) >= _WORTH:
-                    self._images.append(image.id)
-                    self._sent += self.engine.load(image, lasting=False).sent
-            except PackagerError:
-                return  # it was worth a try: whoever loads the image is told what is wrong
+            sent = self.engine.known(image) if sent is None else sent
+            if sum(layer.blob.size for layer in layers[sent:]) >= _WORTH:
+                self._images.append(image.id)
+                self._slots.acquire()
+                mine, self._turn = self._turn, threading.Event()
+                words = (image, sent, mine, self._turn)
+                threading.Thread(target=self._send, args=words, daemon=True).start()
+                self._sent += len(layers) - sent
+                sent = len(layers)
+
+    def _send(
+        self, image: Image, skip: int, mine: threading.Event, next_one: threading.Event
+    ) -> None:
+        try:
+            with contextlib.suppress(PackagerError):
+                self.engine.load_part(image, skip, mine)
+        finally:
+            next_one.set()
+            self._slots.release()
 
     def _next(self) -> list[Layer] | None:
         """Wait for a layer, and take all that are ready; None when nobody needs them any more."""

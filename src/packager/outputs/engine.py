@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import tarfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -359,6 +360,28 @@ class Engine:
         self._chains.remember(image, lasting=lasting)
         return Loaded(sent=len(image.layers) - known, existed=False)
 
+    def load_part(self, image: Image, skip: int, turn: threading.Event) -> None:
+        """Bring in an image that is the lower part of one, whose first layers may be on their way.
+
+        Parameters
+        ----------
+        image : Image
+            From `packager.image.bare`.
+        skip : int
+            How many of its layers the engine has, or will have when it is this one's turn.
+        turn : Event
+            The archive ends only then: the engine begins to take it in when it is complete.
+
+        Raises
+        ------
+        HostError
+            When the engine refuses it.
+        """
+        self._loading[image.id] = self._take(f"image-{image.id.removeprefix('sha256:')}")
+        with _trouble():
+            self._send(image, skip=skip, turn=turn)
+        self._chains.remember(image, lasting=False)
+
     def build(
         self,
         context: Path,
@@ -480,8 +503,11 @@ class Engine:
         found = self.find(image.id)
         return found is not None and found["RootFS"].get("Layers") == image.diff_ids
 
-    def _send(self, image: Image, *, skip: int) -> None:
-        answers: Any = self.client.api.load_image(_stream(image, skip), quiet=True)  # type: ignore[no-untyped-call]
+    def _send(self, image: Image, *, skip: int, turn: threading.Event | None = None) -> None:
+        stream = _stream(image, skip)
+        if turn:
+            stream = _held_back(stream, turn)
+        answers: Any = self.client.api.load_image(stream, quiet=True)  # type: ignore[no-untyped-call]
         for answer in answers or []:
             if "error" in answer:
                 raise docker.errors.ImageLoadError(answer["error"])
@@ -691,3 +717,13 @@ def _stream(image: Image, skip: int) -> Iterator[bytes]:
         *(archive.blob_entry(name, blob) for name, blob in blobs.items()),
     ]
     return tar.chunks(tar.merge(entries))
+
+
+def _held_back(stream: Iterator[bytes], turn: threading.Event) -> Iterator[bytes]:
+    """Keep the end of an archive back until it is its turn."""
+    last = b""
+    for chunk in stream:
+        yield last
+        last = chunk
+    turn.wait()
+    yield last

@@ -407,7 +407,10 @@ class Builds:
         assert self.notes().items() <= self.noted.items()
 
     def notes(self) -> dict[str, bytes]:
-        return {note.name: note.read_bytes() for note in (self.rig.store / "notes").iterdir()}
+        """Read what is noted of bytes; the other kinds of notes are about times and engines."""
+        kinds = ("layer-", "compressed-", "paths-", "place-")
+        notes = (self.rig.store / "notes").iterdir()
+        return {note.name: note.read_bytes() for note in notes if note.name.startswith(kinds)}
 
     def check_engine(self) -> None:
         ours = [path.name for path in self.rig.leases()]

@@ -378,8 +378,8 @@ def test_memory_of_a_build_from_nothing_stays_under_200_mb(from_nothing: FromNot
 
 @pytest.mark.parametrize(
     "damaged",
-    [["wheel"], ["layer"], ["wheel", "layer"]],
-    ids=["the wheel", "its layer", "the wheel and its layer"],
+    [["layer"], ["wheel", "layer"]],  # a wheel whose layer is there is not looked at
+    ids=["its layer", "the wheel and its layer"],
 )
 def test_a_flipped_byte_of_a_wheel_is_healed_said_once_and_changes_nothing(
     damaged: list[str], from_nothing: FromNothing, tmp_path: Path

@@ -143,6 +143,22 @@ def test_an_image_that_was_sent_in_parts_is_whole_and_its_parts_are_gone(
     engine.remove(whole.id)
 
 
+def test_what_the_engine_has_is_not_sent_again_however_layers_come(
+    unseen: Tiny, engine: Engine
+) -> None:
+    whole, store = layers_of(unseen)
+    with Ahead(lambda: connect(store), "linux/amd64") as way:
+        way.load(whole)
+    with Ahead(lambda: connect(store), "linux/amd64") as way:
+        for layer in whole.layers:
+            way.add(layer)
+            while way._ready.qsize():
+                threading.Event().wait(0.01)
+        assert way.load(whole).sent == 0
+        assert way._images == []
+    engine.remove(whole.id)
+
+
 def test_what_was_sent_ahead_of_a_failure_is_gone(unseen: Tiny, engine: Engine) -> None:
     whole, store = layers_of(unseen)
     before = parts(engine)

@@ -97,11 +97,11 @@ class Ahead:
 
     def _send_what_is_ready(self) -> None:
         layers: list[Layer] = []
-        sent = None
+        sent = 0
         while (more := self._next()) is not None:
             layers += more
             image = bare(layers, self._platform)
-            sent = self.engine.known(image) if sent is None else sent
+            sent = max(sent, self.engine.known(image))
             if sum(layer.blob.size for layer in layers[sent:]) >= _WORTH:
                 self._images.append(image.id)
                 self._slots.acquire()

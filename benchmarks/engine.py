@@ -98,10 +98,11 @@ def docker(*words: str | Path, data: bytes | None = None) -> str:
 
 
 def remove_images(*beginnings: str) -> None:
-    """Remove all images whose names begin so."""
+    """Remove all images whose names begin so, and those that lost their names to later ones."""
     for tag in docker("images", "--format", "{{.Repository}}:{{.Tag}}").split():
         if tag.startswith(beginnings):
             docker("rmi", "-f", tag)
+    docker("image", "prune", "-f")
 
 
 def crowd(count: int) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import measure
 import tomlkit
 
-from packager import net
+from packager import pip
 
 INPUTS = Path(__file__).resolve().parent / "inputs"
 _MB = 1_000_000
@@ -52,7 +52,7 @@ class Indexes:
     @classmethod
     def of_user(cls) -> Indexes:
         """Read pip's settings; folders of this machine are nothing to a container."""
-        urls = [url for url in net.pip_settings().index_urls if url.startswith("http")]
+        urls = [url for url in pip.settings().index_urls if url.startswith("http")]
         return cls(urls[0], tuple(urls[1:]))
 
     def for_packager(self) -> Mapping[str, str]:

@@ -135,7 +135,7 @@ def machine() -> dict[str, Any]:
         "processors": os.cpu_count(),
         "processor": model,
         "memory_gb": round(memory / 1e9),
-        "kernel": platform.release(),
+        "kernel": ".".join(platform.release().split(".")[:2]),
         "python": platform.python_version(),
         "engine": engine.docker("version", "-f", "{{.Server.Version}}"),
         "driver": engine.docker("info", "-f", "{{.Driver}}"),

@@ -72,14 +72,17 @@ class ConsoleReporter:
         self._status: Status | None = None
 
     def begin(self, step: str, what: str) -> None:
-        """Show a spinner until the step's row is printed."""
-        self.close()
-        if not self._quiet and self._console.is_terminal:
-            self._status = self._console.status(f"{step:<12}{what}")
-            self._status.start()
+        """Show a spinner until the step's row is printed, or the bar moves."""
+        if self._quiet or not self._console.is_terminal:
+            return
+        with self._lock:
+            self._stop_status()
+            if self._progress is None:  # a bar that moves says enough
+                self._status = self._console.status(f"{step:<12}{what}")
+                self._status.start()
 
     def advance(self, step: str, amount: int, total: int) -> None:
-        """Move the bar of a step."""
+        """Move the bar of a step; it goes when all is there."""
         if self._quiet or not self._console.is_terminal:
             return
         with self._lock:
@@ -90,10 +93,13 @@ class ConsoleReporter:
             if step not in self._tasks:
                 self._tasks[step] = self._progress.add_task(step, total=total or None)
             self._progress.advance(self._tasks[step], amount)
+            if self._progress.finished:
+                self._stop_progress()
 
     def row(self, step: str, what: str, size: str, state: str) -> None:
         """Print the row of a finished step."""
-        self.close()
+        with self._lock:
+            self._stop_status()
         if self._quiet:
             return
         line = Text(f"  {step:<12}{_shown(what):<46}{size:>8}  ")
@@ -110,9 +116,12 @@ class ConsoleReporter:
         """Take bar and spinner away."""
         with self._lock:
             self._stop_status()
-            if self._progress is not None:
-                self._progress.stop()
-                self._progress, self._tasks = None, {}
+            self._stop_progress()
+
+    def _stop_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress, self._tasks = None, {}
 
     def _stop_status(self) -> None:
         if self._status is not None:

@@ -255,6 +255,8 @@ def test_a_glance_sees_what_the_sdk_sees(
     if not glance._socket():
         pytest.skip("no engine at the usual socket")
     built = unseen.built("--no-smoke")
+    told = unseen.run("build").stdout  # it is there, but nothing was proved
+    assert (told.count("\n  load "), told.count("  passed\n")) == (1, 1)
     assert glance.look("ahead:0.1.0") == glance.Seen(engine.client.info()["ID"], str(built["id"]))
     assert glance.look("ahead:9.9.9") is None
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")

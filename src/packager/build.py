@@ -163,11 +163,12 @@ def _load(
     built = carry_out(work, store, reporter) if work.done else None
     seen = glance.look(str(wanted.reference)) if built else None
     if built and seen and seen.image == built.image.id:
-        reporter.row("load", "the engine has it", "", "")
-        if wanted.limits is None:
-            return built, None
-        if known := proof.recall(store, seen.image, seen.engine, wanted.limits):
-            report(known, reporter=reporter)
+        limits = wanted.limits
+        known = proof.recall(store, seen.image, seen.engine, limits) if limits else None
+        if known or limits is None:
+            reporter.row("load", "the engine has it", "", "")
+            if known:
+                report(known, reporter=reporter)
             return built, known
     from packager.outputs import ahead, engine
 

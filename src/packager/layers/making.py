@@ -276,12 +276,13 @@ def _after(
 
     def one_less(arrived: Future[Any] | None) -> None:
         nonlocal left
-        with lock:
+        with lock:  # the last two may arrive at one time, and only one of them is the last
             left -= 1
             failed = arrived.exception() if arrived else None
             if failed and not result.done():
                 result.set_exception(failed)
-        if not left and not result.done():
+            begins = not left and not result.done()
+        if begins:
             submit(run)
 
     for one in awaited:

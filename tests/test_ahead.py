@@ -7,12 +7,10 @@ import hashlib
 import json
 import os
 import shutil
-import socketserver
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -23,7 +21,6 @@ from packager.errors import ClaimError, HostError
 from packager.image import LABEL_BARE, Image
 from packager.layers.making import Layer
 from packager.outputs import ahead as sending
-from packager.outputs import glance
 from packager.outputs.ahead import Ahead
 from packager.outputs.chains import Chains
 from packager.outputs.engine import Engine, connect
@@ -194,7 +191,7 @@ def test_without_an_engine_nothing_is_made(unseen: Tiny) -> None:
     assert not list((unseen.store / "notes").glob("layer-*"))
 
 
-# --- A glance ------------------------------------------------------------------------------
+# --- Nothing changed ------------------------------------------------------------------------------
 
 NO_SDK = """
 import sys
@@ -249,72 +246,10 @@ def test_a_proof_holds_for_that_image_in_those_limits_alone(
         engine.client.images.remove("ahead:kept")
 
 
-def test_a_glance_sees_what_the_sdk_sees(
-    unseen: Tiny, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not glance._socket():
-        pytest.skip("no engine at the usual socket")
-    built = unseen.built("--no-smoke")
+def test_an_image_that_was_never_proved_is_proved_by_the_next_build(unseen: Tiny) -> None:
+    unseen.built("--no-smoke")
     told = unseen.run("build").stdout  # it is there, but nothing was proved
     assert (told.count("\n  load "), told.count("  passed\n")) == (1, 1)
-    assert glance.look("ahead:0.1.0") == glance.Seen(engine.client.info()["ID"], str(built["id"]))
-    assert glance.look("ahead:9.9.9") is None
-    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-    assert glance.look("ahead:0.1.0") is None
-
-
-@pytest.mark.parametrize(
-    ("config", "context", "own"),
-    [
-        (None, "", True),
-        ('{"currentContext": "default"}', "", True),
-        ('{"currentContext": "elsewhere"}', "", False),
-        ("{}", "elsewhere", False),
-        ("{", "", False),
-    ],
-)
-def test_a_glance_leaves_other_engines_to_the_sdk(
-    config: str | None, context: str, own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    socket = tmp_path / "docker.sock"
-    socket.touch()
-    monkeypatch.setattr(glance, "_SOCKET", socket)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    monkeypatch.setenv("DOCKER_CONTEXT", context)
-    monkeypatch.delenv("DOCKER_HOST", raising=False)
-    if config is not None:
-        (tmp_path / "config.json").write_text(config)
-    assert glance._socket() == (socket if own else None)
-
-
-class Odd(BaseHTTPRequestHandler):
-    """An engine that answers something else."""
-
-    body = b"[]"
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.body)))
-        self.end_headers()
-        self.wfile.write(self.body)
-
-    def address_string(self) -> str:
-        return "a socket"
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@pytest.mark.parametrize("body", [b"[]", b"no JSON", b"{}"])
-def test_a_glance_believes_no_odd_answer(
-    body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    handler = type("Handler", (Odd,), {"body": body})
-    with socketserver.ThreadingUnixStreamServer(str(tmp_path / "s"), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/s")
-        assert glance.look("x:1") is None
-        server.shutdown()
 
 
 # --- Proofs --------------------------------------------------------------------------------

@@ -19,9 +19,11 @@ from conftest import Tiny, git, run_packager
 from packager import assembling, delivering
 from packager.errors import ClaimError, HostError, UsageError
 from packager.image import Image
-from packager.outputs import engine as engines
+from packager.outputs import containers
 from packager.outputs.ahead import Ahead
-from packager.outputs.engine import Engine, Loaded, Run
+from packager.outputs.containers import Run
+from packager.outputs.engine import Engine
+from packager.outputs.images import Loaded
 from packager.outputs.reference import Reference
 from packager.proof import Limits
 from packager.reporter import Silent
@@ -315,7 +317,7 @@ def test_a_container_that_has_just_ended_need_not_be_killed(
         container.wait()
         with pytest.raises(docker.errors.APIError, match="not running"):
             container.kill()
-        engines._kill(container)
+        containers._kill(container)
     finally:
         container.remove()
 

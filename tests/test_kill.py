@@ -32,6 +32,7 @@ from conftest import REPOSITORY, Tiny, WheelMaker
 from packager.files import canonical_json, replace_file
 from packager.leases import Lease, runtime_folder
 from packager.outputs.engine import Engine
+from packager.outputs.strays import take
 
 KILLABLE = REPOSITORY / "tests" / "killable.py"
 LOCKS = ("requirements.txt", "requirements-dev.txt", "packager.lock")
@@ -239,7 +240,7 @@ class Strays:
         return {str(one.id) for one in found}
 
     def sweep(self) -> None:
-        self.engine._take("container").end()
+        take(self.engine._wire, "container").end()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from conftest import WheelMaker, write_tiny
 from urllib3 import HTTPResponse
 
 from packager import net, pip, project
-from packager.errors import HostError, UsageError
+from packager.errors import HostError, UsageError, without_credentials
 from packager.lock import resolve
 from packager.lock.indexes import Indexes
 from packager.project import Hints
@@ -81,7 +81,7 @@ def server() -> Iterator[Server]:
     ],
 )
 def test_credentials_go_and_everything_else_stays(text: str, shown: str) -> None:
-    assert net.without_credentials(text) == shown
+    assert without_credentials(text) == shown
 
 
 def test_the_reason_of_a_failure_does_not_tell_the_proxys_password(

@@ -21,8 +21,9 @@ from conftest import Tiny, run_packager
 
 from packager import smoke
 from packager.errors import ClaimError, UsageError
-from packager.outputs import engine as engines
-from packager.outputs.engine import OPEN_FILES, SHM_MB, TMP_MB, Engine, Run
+from packager.outputs import containers
+from packager.outputs.containers import OPEN_FILES, SHM_MB, TMP_MB, Run
+from packager.outputs.engine import Engine
 from packager.proof import Limits
 from packager.runtime.packager_runtime import selftest
 
@@ -617,7 +618,7 @@ def test_the_options_of_the_seal_are_in_force(
         caught.append(container.attrs["HostConfig"])
         return Run(0, False, b"", b"")
 
-    monkeypatch.setattr(engines, "_run", look)
+    monkeypatch.setattr(containers, "_run", look)
     engine.run_sealed(image_that(), ["info"], seconds=1, memory="256m", processes=64)
     expected = {
         "Binds": None,

@@ -58,9 +58,10 @@ def test_the_runtime_imports_nothing_of_packager() -> None:
         assert "packager." not in path.read_text().replace("packager.json", "")
 
 
-def test_only_the_engine_room_knows_the_docker_sdk() -> None:
-    users = [path.name for path in FILES if "docker" in imports_of(path)]
-    assert users == ["engine.py"]
+def test_only_the_engines_rooms_know_the_docker_sdk() -> None:
+    users = {path.relative_to(SOURCE).as_posix() for path in FILES if "docker" in imports_of(path)}
+    rooms = ("builder", "containers", "engine", "finding", "sdk", "wire")
+    assert users == {f"outputs/{room}.py" for room in rooms}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -73,12 +74,19 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
-def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
-    code = "import sys, packager.cli; print(*sorted(sys.modules))"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("packager.cli", {"docker", "rich", "pydantic", "requests"}),
+        ("packager.outputs.engine", {"docker", "pydantic", "requests"}),
+    ],
+)
+def test_what_is_to_be_quick_imports_nothing_heavy(module: str, heavy: set[str]) -> None:
+    code = f"import sys, {module}; print(*sorted(sys.modules))"
     run = subprocess.run(
         [sys.executable, "-c", code],
         check=True,
         capture_output=True,
         text=True,
     )
-    assert not {"docker", "rich", "pydantic", "requests"} & set(run.stdout.split())
+    assert not heavy & set(run.stdout.split())

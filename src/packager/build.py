@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from packager import proof, provenance
+from packager import provenance
 from packager.assembling import Built, Work, carry_out, gather, prepare
-from packager.delivering import deliver, report, write_archive
+from packager.delivering import deliver, write_archive
 from packager.errors import UsageError
 from packager.layers.making import Layer
-from packager.outputs import glance
+from packager.outputs import ahead, engine
 from packager.outputs.reference import Reference
 from packager.project import Project
 from packager.proof import Limits, Verdict
@@ -160,17 +160,6 @@ def _load(
     work: Work, wanted: Order, store: Store, reporter: Reporter
 ) -> tuple[Built, Verdict | None]:
     """Bring the image into the engine, proved and named, unless it is there like that."""
-    built = carry_out(work, store, reporter) if work.done else None
-    seen = glance.look(str(wanted.reference)) if built else None
-    if built and seen and seen.image == built.image.id:
-        limits = wanted.limits
-        known = proof.recall(store, seen.image, seen.engine, limits) if limits else None
-        if known or limits is None:
-            reporter.row("load", "the engine has it", "", "")
-            if known:
-                report(known, reporter=reporter)
-            return built, known
-    from packager.outputs import ahead, engine
 
     def connect() -> engine.Engine:
         found = engine.connect(store)
@@ -178,7 +167,7 @@ def _load(
         return found
 
     with ahead.Ahead(connect, wanted.platform) as way:
-        built = built or carry_out(work, store, reporter, way)
+        built = carry_out(work, store, reporter, None if work.done else way)
         verdict = deliver(
             built, way, wanted.reference, wanted.limits, store=store, reporter=reporter
         )

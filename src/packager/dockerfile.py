@@ -20,9 +20,8 @@ from typing import Any
 from packager import assembling, image, runtime
 from packager.build import Order
 from packager.delivering import prove_and_tag
-from packager.errors import UsageError
+from packager.errors import UsageError, without_credentials
 from packager.files import canonical_json, replace_file
-from packager.net import without_credentials
 from packager.outputs import engine as engines
 from packager.outputs.reference import Reference
 from packager.project import Project

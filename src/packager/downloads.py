@@ -15,7 +15,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from packager import net
-from packager.errors import ClaimError, HostError
+from packager.errors import ClaimError, HostError, without_credentials
 from packager.files import Out
 from packager.store import Blob, Store, Wanted
 
@@ -137,7 +137,7 @@ class PlaceFailed(Exception):  # noqa: N818 - not an error yet: another place ma
     """One place did not give the bytes; the next may."""
 
     def __init__(self, place: str, why: str, *, wrong: bool = False) -> None:
-        super().__init__(f"{net.without_credentials(place)} {why}")
+        super().__init__(f"{without_credentials(place)} {why}")
         self.wrong = wrong
 
 

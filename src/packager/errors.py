@@ -5,9 +5,19 @@ A message answers three questions: what was wrong, where, and what to do about i
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
-__all__ = ["ClaimError", "HostError", "PackagerError", "UsageError"]
+__all__ = ["ClaimError", "HostError", "PackagerError", "UsageError", "without_credentials"]
+
+# User and password; the second form is for a password whose / ? # are not quoted, the third
+# for a proxy without a scheme.
+_LOGIN = (
+    r"(?<=://)[^/\s?#]*@"
+    r"|(?<=://)[^/\s?#@:\[]+:(?!\d*(?:[/?#]|$))\S*@"
+    r"|(?<![\w/:.@-])[^/\s:@]+:(?!//)[^\s@]+@(?=[\w.-]+:\d)"
+)
+_QUERY = r"(://[^\s?#]*\?)[^\s#]+"  # where a signature stands
 
 
 class PackagerError(Exception):
@@ -57,3 +67,8 @@ class HostError(PackagerError):
     """What packager needs from its surroundings is missing: an engine, a network, disk."""
 
     exit_code = 3
+
+
+def without_credentials(text: str) -> str:
+    """Drop user, password and query from every address in a text, so that it may be shown."""
+    return re.sub(_QUERY, r"\1…", re.sub(_LOGIN, "", text))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import ssl
 import sys
 from pathlib import Path
@@ -18,22 +17,14 @@ from requests_file import FileAdapter
 from urllib3.util import Retry
 
 from packager import __version__, pip
+from packager.errors import without_credentials
 
 __all__ = [
     "holds_secret",
     "reasons",
     "session",
-    "without_credentials",
 ]
 
-# User and password; the second form is for a password whose / ? # are not quoted, the third
-# for a proxy without a scheme.
-_LOGIN = re.compile(
-    r"(?<=://)[^/\s?#]*@"
-    r"|(?<=://)[^/\s?#@:\[]+:(?!\d*(?:[/?#]|$))\S*@"
-    r"|(?<![\w/:.@-])[^/\s:@]+:(?!//)[^\s@]+@(?=[\w.-]+:\d)"
-)
-_QUERY = re.compile(r"(://[^\s?#]*\?)[^\s#]+")  # where a signature stands
 _TIMEOUT = 60.0
 # Where distributions keep certificates: Debian, Fedora, SUSE, Alpine.
 _BUNDLES = (
@@ -141,11 +132,6 @@ def session() -> requests.Session:
     if settings.proxy:
         made.proxies = {"http": settings.proxy, "https": settings.proxy}
     return made
-
-
-def without_credentials(text: str) -> str:
-    """Drop user, password and query from every address in a text, so that it may be shown."""
-    return _QUERY.sub(r"\1…", _LOGIN.sub("", text))
 
 
 def holds_secret(url: str) -> bool:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ValidationError
 
 from packager.errors import ClaimError, HostError, PackagerError, UsageError
-from packager.outputs.engine import OPEN_FILES, SHM_MB, TMP_MB, Engine, Run
+from packager.outputs.containers import OPEN_FILES, SHM_MB, TMP_MB, Run
+from packager.outputs.engine import Engine
 from packager.proof import Limits, Verdict
 
 __all__ = ["replay"]

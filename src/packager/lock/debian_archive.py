@@ -19,8 +19,8 @@ from importlib import resources
 import pysequoia
 import requests
 
-from packager.errors import ClaimError, HostError, UsageError
-from packager.net import reasons, without_credentials
+from packager.errors import ClaimError, HostError, UsageError, without_credentials
+from packager.net import reasons
 
 __all__ = ["SNAPSHOT", "Release", "find_release", "packages"]
 

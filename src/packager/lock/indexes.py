@@ -17,7 +17,7 @@ import requests
 from packaging.utils import canonicalize_name
 
 from packager import net, pip
-from packager.errors import HostError, PackagerError, UsageError
+from packager.errors import HostError, PackagerError, UsageError, without_credentials
 from packager.project import Hints
 
 __all__ = ["Found", "Indexes"]
@@ -139,7 +139,7 @@ class Indexes:
         except requests.RequestException as error:
             raise HostError(
                 f"the package index cannot be asked for {name}: {net.reasons(error)}",
-                where=net.without_credentials(index),
+                where=without_credentials(index),
                 hint="Check the network, the proxy and pip's settings (pip config list).",
             ) from None
 
@@ -154,7 +154,7 @@ class Indexes:
         except requests.RequestException as error:
             raise HostError(
                 f"find-links cannot be read: {net.reasons(error)}",
-                where=net.without_credentials(link),
+                where=without_credentials(link),
             ) from None
         return _links([answer.text], link)
 

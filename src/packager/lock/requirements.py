@@ -6,13 +6,18 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from packager.errors import ClaimError
 
 __all__ = ["HEADER", "Pinned", "is_ours", "read_requirements"]
+
+# Packaging's own parser takes longer to import than such a file to read.
+_PIN = re.compile(
+    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[^\[\]]*\]\s*)?"
+    r"==\s*(?P<version>[A-Za-z0-9.!+_-]+)\s*(?:;.*)?"
+)
 
 HEADER = """\
 # Pinned by `packager lock` from {what} for CPython {python} on {platform}.
@@ -56,15 +61,18 @@ def read_requirements(data: bytes, file: str) -> list[Pinned]:
 
 def _pinned(line: str, file: str) -> Pinned:
     text, *hashes = line.split("--hash=sha256:")
-    try:
-        requirement = Requirement(text.strip())
-        (pin,) = requirement.specifier
-        Version(pin.version)
-    except (InvalidRequirement, ValueError, RecursionError):
-        pin = None
-    if pin is None or pin.operator != "==" or not hashes:
+    found = _PIN.fullmatch(text.strip())
+    if found is None or not hashes or not _is_version(found["version"]):
         raise ClaimError(
             f"{line[:60]!r} is not pinned and hashed", where=file, hint="Run packager lock again."
         )
-    name = canonicalize_name(requirement.name)
-    return Pinned(name, pin.version, frozenset(one.strip() for one in hashes))
+    name = canonicalize_name(found["name"])
+    return Pinned(name, found["version"], frozenset(one.strip() for one in hashes))
+
+
+def _is_version(text: str) -> bool:
+    try:
+        Version(text)
+    except ValueError:
+        return False
+    return True

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from packager import net, pip
-from packager.errors import UsageError
+from packager.errors import UsageError, without_credentials
 from packager.lock.indexes import Indexes
 from packager.lock.pip_compile import TARGET
 from packager.lock.requirements import HEADER, is_ours, read_requirements
@@ -259,6 +259,6 @@ def _run(command: list[str], work: Path, extra: Mapping[str, str], project: Proj
 
 def _last_words(output: str) -> str:
     """Keep what a resolver said in the end, without any credentials."""
-    text = net.without_credentials(output)
+    text = without_credentials(output)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "\n  ".join(lines[-12:])

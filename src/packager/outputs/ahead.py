@@ -17,7 +17,8 @@ from collections.abc import Callable
 from packager.errors import HostError, PackagerError
 from packager.image import Image, bare
 from packager.layers.making import Layer
-from packager.outputs.engine import Engine, Loaded
+from packager.outputs.engine import Engine
+from packager.outputs.images import Loaded
 
 __all__ = ["Ahead"]
 

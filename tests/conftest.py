@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,13 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One store for the whole run, all workers: what was fetched once stays."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "store"
+
+
+def copy_store(store: Path, copy: Path) -> Path:
+    """Copy what a store keeps, and not what other tests are at work on in it."""
+    for kept in ("blobs", "notes", "seen"):
+        shutil.copytree(store / kept, copy / kept)
+    return copy
 
 
 def write_tiny(root: Path, name: str = "tiny") -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Tiny
+from conftest import Tiny, copy_store
 
 from packager import proof
 from packager.errors import ClaimError, HostError
@@ -93,8 +93,7 @@ def unseen(tiny: Tiny, tmp_path: Path) -> Iterator[Tiny]:
     """A project whose base no engine has: its lock is the tests' own, its store a copy."""
     tiny.edit("pyproject.toml", 'name = "tiny"', 'name = "ahead"')
     tiny.edit("pyproject.toml", 'description = "A factor"', f'description = "{tmp_path}"')
-    store = tmp_path / "store"
-    subprocess.run(["cp", "-r", str(tiny.store), str(store)], check=True)
+    store = copy_store(tiny.store, tmp_path / "store")
     for note in (store / "notes").glob("chains-*"):
         note.unlink()
     tiny.store = store

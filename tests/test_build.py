@@ -14,7 +14,7 @@ from pathlib import Path
 
 import docker
 import pytest
-from conftest import Tiny, git, run_packager
+from conftest import Tiny, copy_store, git, run_packager
 
 from packager import assembling, delivering
 from packager.errors import ClaimError, HostError, UsageError
@@ -336,8 +336,7 @@ def test_a_flipped_byte_in_the_store_is_healed_said_once_and_changes_nothing(
     victim: str, tiny: Tiny, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    subprocess.run(["cp", "-r", str(tiny.store), str(store)], check=True)
-    tiny.store = store
+    tiny.store = copy_store(tiny.store, store)
     first = tiny.built("--no-load", "-o", str(tmp_path / "first.tar"))
     lock = (tiny.root / "packager.lock").read_text()
     start = lock.index("sha256 = ", lock.index('name = "bash"')) + len('sha256 = "')

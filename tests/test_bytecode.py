@@ -16,13 +16,13 @@ import pytest
 from conftest import Tiny
 
 from packager import assembling
+from packager import image as images
 from packager.assembling import _workshop
 from packager.errors import ClaimError, HostError
 from packager.layers import bytecode, deb, tar
 from packager.layers.bytecode import Interpreter, Run, compile_entries, wants_bytecode
 from packager.layers.making import Bench
 from packager.layers.tar import Entry, data_entry
-from packager.outputs import engine as engines
 from packager.outputs.engine import Engine
 from packager.project import load
 from packager.reporter import Silent
@@ -185,8 +185,8 @@ def test_an_image_is_the_same_where_only_a_container_executes_its_python(
     tiny: Tiny, tmp_path: Path, fresh_store: Store, monkeypatch: pytest.MonkeyPatch, engine: Engine
 ) -> None:
     bases = []
-    bare = engines.bare
-    monkeypatch.setattr(engines, "bare", lambda *of: bases.append(bare(*of)) or bases[-1])
+    bare = images.bare
+    monkeypatch.setattr(images, "bare", lambda *of: bases.append(bare(*of)) or bases[-1])
     inputs = assembling.gather(load(tiny.root), "linux/amd64", tmp_path)
     built = assembling.assemble(inputs, fresh_store, Silent())
     assert not any(layer.cached for layer in built.image.layers)

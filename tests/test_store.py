@@ -180,7 +180,7 @@ def test_a_flipped_byte_is_found_where_the_good_file_was_believed_by_its_identit
     store: Store, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blob = store.add(lambda out: out.write(DATA))
-    monkeypatch.setattr("packager.store._SETTLED_NS", -(10**12))  # believe at once
+    monkeypatch.setattr("packager.store.SETTLED_NS", -(10**12))  # believe at once
     assert store.get(blob.sha256) is not None
     hashed: list[Path] = []
     monkeypatch.setattr(Store, "_hash", staticmethod(lambda path: hashed.append(path) or "none"))
@@ -202,7 +202,7 @@ def test_a_file_of_somebody_elses_is_hashed_again_only_where_it_changed(
     monkeypatch.setattr(Store, "_hash", staticmethod(lambda one: hashed.append(one) or real(one)))
     assert store.digest(model) == store.digest(model) == digest(DATA)
     assert len(hashed) == 2  # so young a file may change and keep its times
-    monkeypatch.setattr("packager.store._SETTLED_NS", -(10**12))  # believe at once
+    monkeypatch.setattr("packager.store.SETTLED_NS", -(10**12))  # believe at once
     assert store.digest(model) == store.digest(model) == digest(DATA)
     assert len(hashed) == 3
     flip_a_byte(model)
@@ -216,15 +216,15 @@ def test_where_changing_leaves_no_trace_every_file_is_hashed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blob = store.add(lambda out: out.write(DATA))
-    monkeypatch.setattr("packager.store._SETTLED_NS", -(10**12))  # believe at once
+    monkeypatch.setattr("packager.store.SETTLED_NS", -(10**12))  # believe at once
     assert store.get(blob.sha256) is not None
     identity = (store.root / "seen" / blob.sha256).read_bytes()
     flip_a_byte(blob.path)
     monkeypatch.setattr(  # as Windows has it: the change time stays, too
-        "packager.store._identity", lambda path: [*json.loads(identity)] if path.exists() else None
+        "packager.store.identity", lambda path: [*json.loads(identity)] if path.exists() else None
     )
     assert store.get(blob.sha256) is not None  # which is why that system is not believed
-    monkeypatch.setattr("packager.store._TELLS_CHANGES", False)
+    monkeypatch.setattr("packager.store.TELLS_CHANGES", False)
     assert store.get(blob.sha256) is None
 
 

@@ -20,7 +20,7 @@ FLOORS = [
     ["outputs"],
     [
         *("smoke", "proof", "info", "init", "locking", "claims", "assembling", "provenance"),
-        *("delivering", "build", "dockerfile", "sources", "verify", "diff"),
+        *("delivering", "build", "unchanged", "dockerfile", "sources", "verify", "diff"),
         *("cards", "markers", "metrics", "questions"),
     ],
     ["console", "cli", "__main__"],

@@ -21,7 +21,7 @@ from packager.provenance import Provenance
 from packager.reporter import Reporter
 from packager.store import Store
 
-__all__ = ["Order", "Result", "build", "order", "summary"]
+__all__ = ["Order", "Result", "build", "order", "summary", "title"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +190,8 @@ def summary(result: Result) -> Mapping[str, Any]:
     built, wanted, verdict = result.built, result.order, result.verdict
     examples = built.inputs.examples
     return {
-        "name": built.image.name,
-        "version": built.image.version,
-        "platform": built.image.platform,
+        **title(built.inputs.project, wanted),
+        "reference": str(wanted.reference),
         "id": built.image.id,
         "size": built.image.size,
         "reproducible": True,
@@ -203,12 +202,18 @@ def summary(result: Result) -> Mapping[str, Any]:
         "tag": str(wanted.reference) if wanted.load else None,
         "archive": str(wanted.output) if wanted.output else None,
         "manifest": result.manifest or None,
-        "smoke": verdict
-        and {
-            "examples": verdict.examples,
-            "outputs": verdict.outputs,
-            "remembered": verdict.remembered,
-        },
+        "smoke": verdict and verdict.told(),
+    }
+
+
+def title(project: Project, wanted: Order) -> dict[str, str]:
+    """Say in a few words what is to be built."""
+    return {
+        "name": project.name,
+        "version": project.version,
+        "platform": wanted.platform,
+        "python": project.python,
+        "base": project.base,
     }
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from functools import update_wrapper
@@ -49,10 +49,15 @@ class _Context:
         self.folder = folder
         self.color = color
 
+    def root(self) -> Path:
+        from packager import project
+
+        return project.find_root(self.folder.resolve())
+
     def project(self, store: Store | None = None) -> Project:
         from packager import project
 
-        return project.load(project.find_root(self.folder.resolve()), store)
+        return project.load(self.root(), store)
 
     def console(self, *, stderr: bool = False) -> Console:
         from rich.console import Console
@@ -230,37 +235,62 @@ def build(
     With --dockerfile, for steps that no lock can name, the engine builds a Dockerfile in the
     repository. Such an image is smoke-tested, too, but nobody can verify it.
     """
-    from packager import build as building
-    from packager.console import print_build
     from packager.store import Store
 
     if build_arg and dockerfile is None:
         raise click.UsageError("--build-arg is for --dockerfile.")
+    bounds = limits if smoke else None
     with closing(context.reporter(quiet=as_json)) as reporter:
         kept = Store(store, reporter)
-        project = context.project(kept)
-        order = building.order(project, limits=limits if smoke else None, **wishes)
-        if dockerfile is not None:
+        if dockerfile is None:
+            told = _built(context, wishes, bounds, store=kept, reporter=reporter)
+        else:
+            from packager import build as building
             from packager import dockerfile as dockerfiles
 
+            project = context.project(kept)
+            order = building.order(project, limits=bounds, **wishes)
             file = Path(dockerfile) if dockerfile else project.root / "Dockerfile"
             given = dockerfiles.arguments(build_arg)
             made = dockerfiles.build(project, order, file, kept, reporter, arguments=given)
-            told = dockerfiles.summary(made) if as_json else None
-            click.echo(json.dumps(told, indent=1) if told else dockerfiles.render(made))
-            return
-        if not as_json:
-            click.echo(_title(project, order.platform))
-        result = building.build(project, order, kept, reporter)
+            told = dockerfiles.summary(made)
     if as_json:
-        click.echo(json.dumps(building.summary(result), indent=1))
+        click.echo(json.dumps(told, indent=1))
+    elif dockerfile is None:
+        from packager.console import print_build
+
+        print_build(context.console(), told)
     else:
-        print_build(context.console(), result)
+        click.echo(dockerfiles.render(made))
 
 
-def _title(project: Project, platform: str) -> str:
-    python = f"CPython {project.python}"
-    return f"{project.name} {project.version} · {platform} · {python} · {project.base}"
+def _built(
+    context: _Context,
+    wishes: dict[str, Any],
+    limits: Limits | None,
+    *,
+    store: Store,
+    reporter: ConsoleReporter,
+) -> Mapping[str, Any]:
+    """Build, or say again what the last build said where nothing has changed since."""
+    from packager import unchanged
+
+    asked = {name: str(value) for name, value in wishes.items()}
+    if said := unchanged.recall(store, context.root(), asked):
+        reporter.title(said)
+        if proved := unchanged.proved(said, limits, store=store, reporter=reporter):
+            return proved
+    from packager import build as building
+
+    project = context.project(store)
+    order = building.order(project, limits=limits, **wishes)
+    if not said:
+        reporter.title(building.title(project, order))
+    stamp = unchanged.take(project, asked) if order.load and not order.output else None
+    told = building.summary(building.build(project, order, store, reporter))
+    if stamp:
+        stamp.keep(store, told)
+    return told
 
 
 @cli.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.status import Status
 
-    from packager.build import Result
     from packager.diff import Difference, LayerDifference
     from packager.proof import Verdict
     from packager.verify import Verification
@@ -96,6 +95,13 @@ class ConsoleReporter:
             if self._progress.finished:
                 self._stop_progress()
 
+    def title(self, told: Mapping[str, Any]) -> None:
+        """Print what is being built, by the keys of `build.summary`."""
+        if not self._quiet:
+            named = f"{told['name']} {told['version']} · {told['platform']}"
+            line = f"{named} · CPython {told['python']} · {told['base']}"
+            self._console.print(Text(printable(line)), soft_wrap=True)
+
     def row(self, step: str, what: str, size: str, state: str) -> None:
         """Print the row of a finished step."""
         with self._lock:
@@ -143,35 +149,33 @@ def _bar(console: Console) -> Progress:
     )
 
 
-def print_build(console: Console, result: Result) -> None:
+def print_build(console: Console, told: Mapping[str, Any]) -> None:
     """Print what a build made: its layers, and the names it can be called by.
 
     Parameters
     ----------
     console : Console
         Where to.
-    result : Result
-        From `build.build`.
+    told : mapping
+        From `build.summary`.
     """
-    built = result.built
-    examples, source = built.inputs.examples, result.provenance
-    if examples:
-        licence = examples.license or "no licence given"
-        _say(console, f"  {examples.rows} data rows are in the image ({licence})")
+    if examples := told["examples"]:
+        licence = examples["license"] or "no licence given"
+        _say(console, f"  {examples['rows']} data rows are in the image ({licence})")
     layers = [
-        (layer.role, layer.what, layer.blob.size, layer.blob.sha256) for layer in built.image.layers
+        (one["role"], one["what"], one["size"], one["diff_id"].removeprefix("sha256:"))
+        for one in told["layers"]
     ]
     _say(console)
     console.print(_layer_table(layers))
     _say(console)
-    if source.commit:
-        dirty = ", and inputs differ from it" if source.dirty else ""
-        _say(console, f"commit    {source.commit[:12]}{dirty}")
-    if result.order.output:
-        _say(console, f"archive   {result.order.output}")
-        _say(console, f"manifest  {result.manifest}")
-    size = human_size(built.image.size)
-    _say(console, f"image     {result.order.reference}  {built.image.id}  {size}")
+    if told["commit"]:
+        dirty = ", and inputs differ from it" if told["dirty"] else ""
+        _say(console, f"commit    {told['commit'][:12]}{dirty}")
+    if told["archive"]:
+        _say(console, f"archive   {told['archive']}")
+        _say(console, f"manifest  {told['manifest']}")
+    _say(console, f"image     {told['reference']}  {told['id']}  {human_size(told['size'])}")
 
 
 def print_info(console: Console, described: dict[str, Any]) -> None:

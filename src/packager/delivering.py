@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from packager.outputs.ahead import Ahead
     from packager.outputs.engine import Engine
 
-_THERE = "the engine has it"
-
-__all__ = ["deliver", "prove_and_tag", "report", "write_archive"]
+__all__ = ["deliver", "prove_and_tag", "write_archive"]
 
 
 def write_archive(
@@ -100,17 +98,14 @@ def deliver(
     begin = time.monotonic()
     engine = ahead.engine
     reporter.begin("load", f"into {engine.name}")
-    named = engine.find(str(reference))
-    if named and named["Id"] == built.image.id:
-        known = proof.recall(store, built.image.id, engine.id, limits) if limits else None
-        if known or limits is None:
-            reporter.row("load", _THERE, "", "")
-            if known:
-                report(known, reporter=reporter)
-            return known
+    there, known = proof.is_there(
+        engine, str(reference), built.image.id, limits, store=store, reporter=reporter
+    )
+    if there:
+        return known
     loaded = ahead.load(built.image)
     total = len(built.image.layers)
-    sent = f"{loaded.sent} of {total} layers sent" if loaded.sent else _THERE
+    sent = f"{loaded.sent} of {total} layers sent" if loaded.sent else "the engine has it"
     reporter.row("load", sent, f"{time.monotonic() - begin:.1f} s", "")
     return prove_and_tag(
         built.image.id,
@@ -168,7 +163,7 @@ def prove_and_tag(
                     engine.remove(image_id)
             raise
         took = "" if known else f"{time.monotonic() - begin:.1f} s"
-        report(verdict, took, reporter=reporter)
+        proof.report(verdict, took, reporter=reporter)
         proof.remember(store, image_id, engine.id, limits, replace(verdict, remembered=False))
     engine.tag(image_id, reference)
     return verdict
@@ -188,13 +183,3 @@ def _prove(image_id: str, engine: Engine, limits: Limits, reporter: Reporter) ->
 
     reporter.begin("smoke", "sealed off, replaying the recorded examples")
     return smoke.replay(engine, image_id, limits)
-
-
-def report(verdict: Verdict, took: str = "", *, reporter: Reporter) -> None:
-    """Report what came of a smoke test, now or in an earlier run."""
-    if verdict.examples:
-        what = f"{verdict.examples} examples, largest difference {verdict.largest_difference:.2g}"
-        state = "passed before" if verdict.remembered else "passed"
-    else:
-        what, state = "no recorded examples: only loading was tried", "loaded"
-    reporter.row("smoke", what, took, state)

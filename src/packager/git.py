@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packager.errors import HostError
 
-__all__ = ["UNTRACKED", "borrow", "is_repository", "lines", "run"]
+__all__ = ["UNTRACKED", "borrow", "is_repository", "lines", "run", "top"]
 
 UNTRACKED = (
     "--others",
@@ -30,9 +30,14 @@ _FIXED = {
 }
 
 
+def top(root: Path) -> Path | None:
+    """Find the git repository that a folder lies in, whether or not git is installed."""
+    return next((folder for folder in [root, *root.parents] if (folder / ".git").exists()), None)
+
+
 def is_repository(root: Path) -> bool:
     """Tell whether a folder lies in a git repository, whether or not git is installed."""
-    return any((folder / ".git").exists() for folder in [root, *root.parents])
+    return top(root) is not None
 
 
 def run(

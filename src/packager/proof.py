@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packager import __version__
 from packager.files import canonical_json
+from packager.reporter import Reporter
 from packager.store import Store
 
-__all__ = ["Limits", "Verdict", "recall", "remember"]
+if TYPE_CHECKING:
+    from packager.outputs.images import Images
+
+__all__ = ["Limits", "Verdict", "is_there", "recall", "remember", "report"]
 
 _KIND = "proof"
 
@@ -45,6 +49,11 @@ class Verdict:
     seconds: dict[str, float]
     remembered: bool = False
 
+    def told(self) -> dict[str, Any]:
+        """Give what a script wants to know of it."""
+        kept = ("examples", "outputs", "remembered")
+        return {key: value for key, value in asdict(self).items() if key in kept}
+
     @property
     def largest_difference(self) -> float:
         """The largest absolute difference over all outputs."""
@@ -74,6 +83,59 @@ def recall(store: Store, image: str, engine: str, limits: Limits) -> Verdict | N
     """Recall that this very image has passed, within these limits, in this engine."""
     noted = store.note(_KIND, _key(image, engine, limits))
     return replace(Verdict(**noted), remembered=True) if noted else None
+
+
+def is_there(
+    engine: Images,
+    name: str,
+    image: str,
+    limits: Limits | None,
+    *,
+    store: Store,
+    reporter: Reporter,
+) -> tuple[bool, Verdict | None]:
+    """Look whether an engine has an image under its name, and whether it has been proved there.
+
+    Parameters
+    ----------
+    engine : Images
+        Is asked.
+    name, image : str
+        The name with its tag, and the image ID that it should stand for.
+    limits : Limits, optional
+        Of the smoke test; None where none is wanted.
+    store : Store
+        Remembers what was proved.
+    reporter : Reporter
+        Gets the rows, if nothing is left to be done.
+
+    Returns
+    -------
+    bool
+        Whether nothing is left to be done.
+    Verdict or None
+        What came of the smoke test then.
+    """
+    found = engine.find(name)
+    if not found or found["Id"] != image:
+        return False, None
+    known = recall(store, image, engine.id, limits) if limits else None
+    if limits and not known:
+        return False, None
+    reporter.row("load", "the engine has it", "", "")
+    if known:
+        report(known, reporter=reporter)
+    return True, known
+
+
+def report(verdict: Verdict, took: str = "", *, reporter: Reporter) -> None:
+    """Report what came of a smoke test, now or in an earlier run."""
+    if verdict.examples:
+        what = f"{verdict.examples} examples, largest difference {verdict.largest_difference:.2g}"
+        state = "passed before" if verdict.remembered else "passed"
+    else:
+        what, state = "no recorded examples: only loading was tried", "loaded"
+    reporter.row("smoke", what, took, state)
 
 
 def _key(image: str, engine: str, limits: Limits) -> str:

@@ -37,10 +37,14 @@ if TYPE_CHECKING:
 
     from packager.leases import Lease
 
-__all__ = ["Blob", "Store", "Wanted"]
+__all__ = ["SETTLED_NS", "TELLS_CHANGES", "Blob", "Store", "Wanted", "identity"]
 
-_SETTLED_NS = 2_000_000_000
-_TELLS_CHANGES = os.name != "nt"  # elsewhere st_ctime is when a file was made
+SETTLED_NS = 2_000_000_000
+"""How old a file must be for its times to tell: within a clock's grain they do not."""
+
+TELLS_CHANGES = os.name != "nt"
+"""Whether `identity` tells that a file was changed; elsewhere ctime is when it was made."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -149,13 +153,13 @@ class Store:
         OSError
             When it cannot be read.
         """
-        now = _identity(path)
+        now = identity(path)
         key = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
         match self.note("file", key):
-            case [noted, str(sha256)] if noted == now and _TELLS_CHANGES:
+            case [noted, str(sha256)] if noted == now and TELLS_CHANGES:
                 return sha256
         sha256 = self._hash(path)
-        if time.time_ns() - now[3] > _SETTLED_NS and now == _identity(path):
+        if time.time_ns() - now[3] > SETTLED_NS and now == identity(path):
             self.write_note("file", key, [now, sha256])
         return sha256
 
@@ -292,13 +296,13 @@ class Store:
         with self.alone(sha256), blaming(self.name):
             file.chmod(0o444)
             file.replace(path)
-            identity = _identity(path)
-        self._remember_identity(sha256, identity)  # who else could have written to it yet?
-        return Blob(sha256, identity[1], path)
+            now = identity(path)
+        self._remember_identity(sha256, now)  # who else could have written to it yet?
+        return Blob(sha256, now[1], path)
 
     def _checked(self, sha256: str, path: Path) -> Blob | None:
-        now = _identity(path)
-        if _TELLS_CHANGES:
+        now = identity(path)
+        if TELLS_CHANGES:
             with contextlib.suppress(OSError, ValueError):
                 if json.loads((self.root / "seen" / sha256).read_bytes()) == now:
                     return Blob(sha256, now[1], path)
@@ -306,14 +310,14 @@ class Store:
             return None
         # A file written to within the clock's own grain keeps its times (git calls this
         # racy); such a young one is hashed again next time.
-        if time.time_ns() - now[3] > _SETTLED_NS:
+        if time.time_ns() - now[3] > SETTLED_NS:
             self._remember_identity(sha256, now)
         return Blob(sha256, now[1], path)
 
-    def _remember_identity(self, sha256: str, identity: list[int]) -> None:
-        if _TELLS_CHANGES:
+    def _remember_identity(self, sha256: str, now: list[int]) -> None:
+        if TELLS_CHANGES:
             with contextlib.suppress(HostError):  # it saves time, nothing else
-                self._replace(self.root / "seen" / sha256, canonical_json(identity))
+                self._replace(self.root / "seen" / sha256, canonical_json(now))
 
     def _heal(self, sha256: str, path: Path) -> Blob | None:
         with self.alone(sha256):
@@ -380,6 +384,7 @@ def _default_root() -> Path:
     return platformdirs.user_cache_path("packager")
 
 
-def _identity(path: Path) -> list[int]:
+def identity(path: Path) -> list[int]:
+    """Tell a file from what it was: inode, size, and times of content and of state, in ns."""
     stat = path.stat()
     return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from packager.image import Image
 from packager.store import Store
+
+if TYPE_CHECKING:
+    from packager.image import Image
 
 __all__ = ["Chains"]
 

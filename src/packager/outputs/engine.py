@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from packager.errors import HostError
-from packager.image import bare
-from packager.layers.making import Layer
-from packager.outputs import finding, strays
+from packager.outputs import finding
 from packager.outputs.finding import Address
 from packager.outputs.images import Images
 from packager.outputs.wire import (
@@ -113,34 +111,6 @@ class Engine(Images):
         with trouble():
             return self._make_client()
 
-    @functools.cached_property
-    def _info(self) -> dict[str, Any]:
-        with trouble():
-            return self._wire.facts("info")
-
-    @property
-    def id(self) -> str:
-        """What it calls itself, to tell it from others."""
-        return str(self._info.get("ID", ""))
-
-    def check_loads(self) -> None:
-        """Refuse, before any work is done, an engine that `load` cannot fill.
-
-        Raises
-        ------
-        HostError
-            When images live in containerd's store: there an image is known by the digest of
-            its manifest, and `load` looks for that of its config.
-        """
-        status = self._info.get("DriverStatus") or []
-        if ["driver-type", "io.containerd.snapshotter.v1"] in status:
-            raise HostError(
-                f"{self.name} keeps its images in containerd's store, which packager build "
-                "cannot load into yet",
-                hint="Write a file and load it yourself: packager build -o image.tar --no-load, "
-                "then docker load -i image.tar, then packager smoke.",
-            )
-
     def save(self, image: str) -> Iterator[bytes]:
         """Export an image, as docker save does, a part at a time.
 
@@ -229,6 +199,9 @@ class Engine(Images):
         HostError
             When the engine refuses.
         """
+        from packager.image import bare
+        from packager.layers.making import Layer
+
         self.check_loads()
         layer = Layer("base", "", 1, base, cached=True)
         image = bare([layer], f"linux/{architecture}")
@@ -242,7 +215,7 @@ class Engine(Images):
     def _work(
         self, image: str, command: Sequence[str], files: Mapping[str, Path], result: Path
     ) -> None:
-        from packager.outputs import containers
+        from packager.outputs import containers, strays
 
         lease = strays.take(self._wire, "container")
         containers.work(self.client, lease, image, command, files=files, result=result)
@@ -270,7 +243,7 @@ class Engine(Images):
         HostError
             When the engine cannot start it.
         """
-        from packager.outputs import containers
+        from packager.outputs import containers, strays
 
         return containers.sealed(
             self.client,

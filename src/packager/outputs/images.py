@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packager.errors import HostError, UsageError
-from packager.image import Image
-from packager.layers import tar
-from packager.layers.tar import Entry, data_entry
-from packager.leases import Lease
-from packager.outputs import archive, strays
 from packager.outputs.chains import Chains
-from packager.outputs.reference import Reference
 from packager.outputs.wire import RefusedError, Wire, trouble
 from packager.store import Store
+
+if TYPE_CHECKING:
+    from packager.image import Image
+    from packager.leases import Lease
+    from packager.outputs.reference import Reference
 
 __all__ = ["Images", "Loaded"]
 
@@ -51,6 +51,34 @@ class Images:
         self._wire = wire
         self._chains = Chains(self.find, store)
         self._loading: dict[str, Lease] = {}
+
+    @functools.cached_property
+    def _info(self) -> dict[str, Any]:
+        with trouble():
+            return self._wire.facts("info")
+
+    @property
+    def id(self) -> str:
+        """What it calls itself, to tell it from others."""
+        return str(self._info.get("ID", ""))
+
+    def check_loads(self) -> None:
+        """Refuse, before any work is done, an engine that `load` cannot fill.
+
+        Raises
+        ------
+        HostError
+            When images live in containerd's store: there an image is known by the digest of
+            its manifest, and `load` looks for that of its config.
+        """
+        status = self._info.get("DriverStatus") or []
+        if ["driver-type", "io.containerd.snapshotter.v1"] in status:
+            raise HostError(
+                f"{self.name} keeps its images in containerd's store, which packager build "
+                "cannot load into yet",
+                hint="Write a file and load it yourself: packager build -o image.tar --no-load, "
+                "then docker load -i image.tar, then packager smoke.",
+            )
 
     def get(self, image: str) -> dict[str, Any]:
         """Inspect an image that must be there, by ID or reference.
@@ -162,6 +190,8 @@ class Images:
             lease.end()
 
     def _own(self, image: str) -> None:
+        from packager.outputs import strays
+
         self._loading[image] = strays.take(self._wire, f"image-{image.removeprefix('sha256:')}")
 
     def _holds(self, image: Image) -> bool:
@@ -171,13 +201,16 @@ class Images:
 
 def _stream(image: Image, skip: int) -> Iterator[bytes]:
     """Yield a docker archive, the first `skip` layers' files left out."""
+    from packager.layers import tar
+    from packager.outputs import archive
+
     config = image.id.removeprefix("sha256:")
     names = [layer.blob.sha256 for layer in image.layers]
     manifest = archive.docker_manifest(image, [], [f"blobs/sha256/{name}" for name in names])
     blobs = {layer.blob.sha256: layer.blob for layer in image.layers[skip:]}
-    entries: list[Entry] = [
-        data_entry("manifest.json", manifest),
-        data_entry(f"blobs/sha256/{config}", image.config),
+    entries = [
+        tar.data_entry("manifest.json", manifest),
+        tar.data_entry(f"blobs/sha256/{config}", image.config),
         *(archive.blob_entry(name, blob) for name, blob in blobs.items()),
     ]
     try:

@@ -1,6 +1,6 @@
 # Everything a contributor does, by name.  `make` alone explains.
 .DEFAULT_GOAL := help
-.PHONY: help setup engine quickstart test test-all reproducibility figures benchmark lint format types docs lock clean
+.PHONY: help setup engine browser quickstart test test-all reproducibility figures benchmark lint format types docs lock clean
 
 VENV := .venv/bin
 
@@ -13,13 +13,16 @@ setup: ## Make .venv from the hash-pinned lock (quick where it is there already)
 engine: setup ## Make sure that a container engine answers
 	@$(VENV)/python scripts/ensure_engine.py
 
+browser: setup ## Make sure that there is a Chromium for the tests of the image's page
+	@$(VENV)/python scripts/ensure_browser.py
+
 quickstart: engine ## The whole story: bake, train, lock, build, smoke-test, verify
 	@scripts/quickstart.sh
 
-test: engine lint types docs ## Set everything up and pass all the tests
+test: engine browser lint types docs ## Set everything up and pass all the tests
 	$(VENV)/python -m pytest -n 2 --dist loadgroup
 
-test-all: engine lint types docs ## All of that, and the tests that take minutes each
+test-all: engine browser lint types docs ## All of that, and the tests that take minutes each
 	$(VENV)/python -m pytest -n 2 --dist loadgroup -m "whole or not whole"
 
 reproducibility: engine ## Build the example in all the circumstances of docs/reproducibility.md

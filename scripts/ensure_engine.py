@@ -7,12 +7,13 @@ sockets).  Only as root on Debian or Ubuntu is anything installed or started.
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import debian
 
 from packager.errors import HostError
 from packager.outputs.engine import connect
@@ -29,10 +30,11 @@ def main() -> int:
     """Say which engine is used, or why there is none."""
     engine = _answering()
     if engine is None:
-        if os.environ.get("DOCKER_HOST") or not _may_install():
+        if os.environ.get("DOCKER_HOST") or not debian.may_install():
             print(_HOW, file=sys.stderr)
             return HostError.exit_code
-        _install()
+        if not shutil.which("dockerd"):
+            debian.install("docker.io")
         _start()
         engine = _wait()
     print(f"Engine: {engine}")
@@ -44,23 +46,6 @@ def _answering() -> str | None:
         return connect().name
     except HostError:
         return None
-
-
-def _may_install() -> bool:
-    if platform.system() != "Linux" or os.getuid() != 0:
-        return False
-    release = platform.freedesktop_os_release()
-    return bool({"debian", "ubuntu"} & {release["ID"], *release.get("ID_LIKE", "").split()})
-
-
-def _install() -> None:
-    if shutil.which("dockerd"):
-        return
-    print("Installing the distribution's Docker engine ...", flush=True)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    quiet = ["apt-get", "-y", "-qq", "-o", "Dpkg::Use-Pty=0"]
-    for words in (["update"], ["install", "--no-install-recommends", "docker.io"]):
-        subprocess.run([*quiet, *words], env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
 def _start() -> None:

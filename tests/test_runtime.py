@@ -382,7 +382,7 @@ def test_a_stop_signal_ends_it_at_once(sealed: Sealed) -> None:
 def test_selftest_passes_on_what_was_recorded(sealed: Sealed) -> None:
     code, report = sealed.selftest()
     assert code == 0
-    assert set(report["seconds"]) == {"load", "predict"}
+    assert set(report["seconds"]) == {"load", "predict", "serve"}
     assert report == {
         "format": 1,
         "status": "passed",
@@ -398,6 +398,7 @@ def test_selftest_passes_on_what_was_recorded(sealed: Sealed) -> None:
             for name in ("double", "label")
         ],
         "seconds": report["seconds"],
+        "refused": 13,
         "error": None,
     }
 

@@ -21,7 +21,8 @@ FLOORS = [
     [
         *("smoke", "proof", "info", "init", "locking", "claims", "assembling", "provenance"),
         *("delivering", "build", "unchanged", "dockerfile", "sources", "verify", "diff"),
-        *("cards", "markers", "metrics", "questions"),
+        *("cards", "markers", "metrics", "questions", "citation"),
+        *("predicting", "rows", "serving"),
     ],
     ["console", "cli", "__main__"],
 ]

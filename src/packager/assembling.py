@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager import image
-from packager.claims import Examples, check_predictor, read_card, read_examples
+from packager.claims import Examples, check_predictor, read_card, read_citation, read_examples
 from packager.errors import UsageError
 from packager.files import canonical_json
 from packager.image import Image
@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 _CARD = "card.md"
+_CITATION = "citation.bib"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Inputs:
     ----------
     card : bytes or None
         The model card as git stores it, if one is to be in the image.
+    citation : bytes or None
+        How to cite the model, as BibTeX, if the repository says it.
     code : list of (str, bytes)
         The project's own files as git stores them, sorted by path.
     digest : str
@@ -64,6 +67,7 @@ class Inputs:
     model: tree.Model
     examples: Examples | None
     card: bytes | None
+    citation: bytes | None
     code: list[tuple[str, bytes]]
     digest: str
 
@@ -120,12 +124,20 @@ def gather(
     model = model or tree.read_model(project, store.digest if store else None)
     recorded = read_examples(project, model.digest, examples)
     card = read_card(project, scratch)
+    citation = read_citation(project, scratch)
     code = tree.code_files(project, scratch)
     check_predictor(project, code)
     digest = _inputs_digest(
-        project, lock, platform, model=model.digest, examples=recorded, code=code, card=card
+        project,
+        lock,
+        platform,
+        model=model.digest,
+        examples=recorded,
+        code=code,
+        card=card,
+        citation=citation,
     )
-    return Inputs(project, lock, platform, model, recorded, card, code, digest)
+    return Inputs(project, lock, platform, model, recorded, card, citation, code, digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +236,8 @@ def _facts(inputs: Inputs) -> dict[str, bytes]:
         facts["examples.json"] = inputs.examples.data
     if inputs.card is not None:
         facts[_CARD] = inputs.card
+    if inputs.citation is not None:
+        facts[_CITATION] = inputs.citation
     return facts
 
 
@@ -254,6 +268,7 @@ def _inputs_digest(
     examples: Examples | None,
     code: list[tuple[str, bytes]],
     card: bytes | None = None,
+    citation: bytes | None = None,
 ) -> str:
     """Digest all that the image is a function of."""
     body: dict[str, object] = {
@@ -273,6 +288,8 @@ def _inputs_digest(
     }
     if card is not None:  # only then, so that images without a card keep their digests
         body["card"] = [str(project.card), hashlib.sha256(card).hexdigest()]
+    if citation is not None:
+        body["citation"] = hashlib.sha256(citation).hexdigest()
     return f"sha256:{hashlib.sha256(canonical_json(body)).hexdigest()}"
 
 
@@ -281,6 +298,7 @@ def image_facts(inputs: Inputs) -> bytes:
     project = inputs.project
     return canonical_json(
         ({} if inputs.card is None else {"card": _CARD})
+        | ({} if inputs.citation is None else {"citation": _CITATION})
         | {
             "format": FORMAT,
             "name": project.name,

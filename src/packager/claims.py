@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from packager import citation
 from packager.errors import ClaimError, UsageError
 from packager.files import canonical_json
 from packager.layers import tree
@@ -17,7 +18,15 @@ from packager.runtime.packager_runtime.facts import InputError, Recording
 from packager.runtime.packager_runtime.facts import read_examples as read_recording
 from packager.runtime.packager_runtime.tables import check
 
-__all__ = ["MOST_CARD", "Examples", "card_text", "check_predictor", "read_card", "read_examples"]
+__all__ = [
+    "MOST_CARD",
+    "Examples",
+    "card_text",
+    "check_predictor",
+    "read_card",
+    "read_citation",
+    "read_examples",
+]
 
 MOST_CARD = 1 << 20
 """Bytes of a card: a long one has a fiftieth of that."""
@@ -119,6 +128,29 @@ def read_card(project: Project, scratch: Path | None = None) -> bytes | None:
     if data is not None:
         card_text(data, str(project.card))
     return data
+
+
+def read_citation(project: Project, scratch: Path | None = None) -> bytes | None:
+    """Read how the project wants to be cited, as a BibTeX entry.
+
+    Raises
+    ------
+    UsageError
+        When the file is damaged.
+    """
+    data = tree.citation_file(project, scratch)
+    if data is None:
+        return None
+    import yaml
+
+    try:
+        found = yaml.safe_load(data)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        first = str(error).partition("\n")[0]
+        raise UsageError(f"is no YAML: {first}", where=tree.CITATION) from None
+    if not isinstance(found, dict):
+        raise UsageError("is no citation file", where=tree.CITATION)
+    return f"{citation.bibtex(found)}\n".encode()
 
 
 def card_text(data: bytes, where: str) -> str:

@@ -12,12 +12,12 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import click
 
@@ -64,10 +64,10 @@ class _Context:
 
         return Console(stderr=stderr, no_color=not self.color or None, highlight=False)
 
-    def reporter(self, *, quiet: bool) -> ConsoleReporter:
+    def reporter(self, *, quiet: bool, stderr: bool = False) -> ConsoleReporter:
         from packager.console import ConsoleReporter
 
-        return ConsoleReporter(self.console(), quiet=quiet)
+        return ConsoleReporter(self.console(stderr=stderr), quiet=quiet)
 
 
 @click.group(context_settings=_HELP)
@@ -129,14 +129,14 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
 
     update_wrapper(wrapped, command)
     memory = click.option(
-        "--memory", type=_Memory(), default="4g", show_default=True, help="For the smoke test."
+        "--memory", type=_Memory(), default="4g", show_default=True, help="For the container."
     )
     seconds = click.option(
         "--timeout",
         type=click.IntRange(1, _DAY),
         default=300,
         show_default=True,
-        help="Seconds for the smoke test.",
+        help="Seconds for the container to answer.",
     )
     return seconds(memory(wrapped))
 
@@ -346,6 +346,123 @@ def _own_image(context: _Context) -> str:
 
     project = context.project()
     return str(Reference.of(project.name, project.version))
+
+
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("image", required=False)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="Where the predictions go; by default, as for -, standard output.",
+)
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(["csv", "json", "jsonl", "parquet"]),
+    help="What FILE holds; by default as its name ends.",
+)
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(["csv", "jsonl", "parquet"]),
+    help="What is written; by default as its name ends, or CSV.",
+)
+@click.option(
+    "--batch", type=click.IntRange(1), default=10_000, show_default=True, help="Rows at a time."
+)
+@_limits
+@_json
+@click.pass_obj
+def predict(
+    context: _Context,
+    *,
+    file: Path,
+    image: str | None,
+    output: Path | None,
+    source: str | None,
+    target: str | None,
+    batch: int,
+    limits: Limits,
+    as_json: bool,
+) -> None:
+    """Predict the rows of FILE with IMAGE, sealed off.
+
+    IMAGE is by default the one that this project builds. Columns that the model does not take
+    come first, unchanged; then its outputs; then confidence (where an output is probabilities),
+    outside (inputs beyond the training range) and model (its digest). A blank cell says
+    missing. Parquet needs pyarrow.
+
+    A row that is wrong is named, counted from 1 without the header, and leaves no output file.
+    """
+    from packager import predicting
+    from packager.outputs import engine as engines
+
+    to = None if output == Path("-") else output
+    if as_json and to is None:
+        raise click.UsageError("--json needs --output: standard output is the predictions'.")
+    wish = predicting.wish(file, to, source=source, target=target, size=batch)
+    name = image or _own_image(context)
+    with closing(context.reporter(quiet=as_json, stderr=to is None)) as reporter, _out(to) as out:
+        done = predicting.predict(
+            engines.connect(), name, wish, out, limits=limits, reporter=reporter
+        )
+    if as_json:
+        click.echo(json.dumps(done.told() | {"output": str(to)}, indent=1))
+    elif to is not None:
+        click.echo(printable(f"{done.text()}: {to}"))
+
+
+@contextlib.contextmanager
+def _out(path: Path | None) -> Iterator[IO[bytes]]:
+    """Give standard output, or a file that is there only if all went well."""
+    from packager.files import replacing
+
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.flush()
+    else:
+        with replacing(path) as out:
+            yield out
+
+
+@cli.command()
+@click.argument("image", required=False)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Of this machine; 0 takes a free one.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address of this machine; 0.0.0.0 lets others in.",
+)
+@_limits
+@click.pass_obj
+def serve(context: _Context, image: str | None, port: int, host: str, limits: Limits) -> None:
+    """Start the server of IMAGE: a page for people, the Open Inference Protocol for programs.
+
+    IMAGE is by default the one that this project builds. Read-only, no capabilities, no new
+    privileges, not root, bounded memory and processes. The server's log goes to standard error.
+    Ctrl-C lets the requests that are there be answered, and removes the container.
+    """
+    from packager import serving
+    from packager.outputs import engine as engines
+
+    name = image or _own_image(context)
+    serving.serve(
+        engines.connect(),
+        name,
+        (host, port),
+        limits,
+        tell=click.echo,
+        log=partial(click.echo, err=True),
+    )
 
 
 @cli.command()

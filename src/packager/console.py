@@ -224,6 +224,10 @@ def print_replay(console: Console, verdict: Verdict) -> None:
     console.print(_replay_table(verdict.outputs))
     times += f", predicted in {verdict.seconds['predict']:.1f} s"
     _say(console, f"passed: {verdict.examples} examples replayed, sealed; {times}")
+    if verdict.refused is not None:
+        seconds = verdict.seconds["serve"]
+        told = f"the same over HTTP in {seconds:.1f} s, {verdict.refused} wrong requests refused"
+        _say(console, f"served: {told}")
 
 
 def print_verification(console: Console, done: Verification, report: Path) -> None:

@@ -384,6 +384,8 @@ def _table(model: str, base: str, code: _Code, examples: Finding | None) -> str:
     lines += _predictor_lines(code)
     if code.paths:
         lines += [f"code = [{', '.join(map(_quoted, code.paths))}]"]
+    lines += ["# With a web server from the lock, so that the model can be asked over HTTP."]
+    lines += ["serve = true"]
     return "".join(f"{line}\n" for line in lines)
 
 

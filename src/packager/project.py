@@ -15,7 +15,7 @@ from packager.files import read_toml
 if TYPE_CHECKING:
     from packager.store import Store
 
-__all__ = ["BASES", "PLATFORMS", "Hints", "Project", "find_root", "load", "minor"]
+__all__ = ["BASES", "PLATFORMS", "SERVER", "Hints", "Project", "find_root", "load", "minor"]
 
 BASES = {"debian:bookworm": "3.11.2", "debian:trixie": "3.13.5"}
 """Each base that can be assembled, and the CPython that it holds, which Debian never changes."""
@@ -23,8 +23,11 @@ BASES = {"debian:bookworm": "3.11.2", "debian:trixie": "3.13.5"}
 PLATFORMS = {"linux/amd64": "amd64", "linux/arm64": "arm64"}
 """Each platform an image can be made for, and its name in Debian and in OCI."""
 
+SERVER = ("httptools>=0.6.4", "uvicorn>=0.34")
+"""What an image needs besides, so that its model can be asked over HTTP."""
+
 _FILE = "pyproject.toml"
-_KIND = "project"
+_KIND = "settings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,14 @@ class Project:
     code: tuple[PurePosixPath, ...]
     trust_pickle: bool
     bytecode: bool
+    serve: bool
     resolver: Literal["pip-tools", "uv"] | None
     hints: Hints
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """What is resolved for the image: its dependencies, and a server if it is to have one."""
+        return (*self.dependencies, *SERVER) if self.serve else self.dependencies
 
     @property
     def python(self) -> str:
@@ -149,6 +158,7 @@ def load(root: Path, store: Store | None = None) -> Project:
         code=_code(root, keys["code"]),
         trust_pickle=keys["trust-pickle"],
         bytecode=keys["bytecode"],
+        serve=keys["serve"],
         resolver=keys["resolver"],
         hints=hints,
     )

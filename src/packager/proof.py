@@ -39,7 +39,10 @@ class Verdict:
     outputs : list of dict
         For each output `name`, `compared`, `mismatched`, `largest_difference`.
     seconds : dict
-        For `load` and, where there were examples, `predict`.
+        For `load` and, where there were examples, `predict`; for `serve`, where it was tried.
+    refused : int or None
+        How many wrong requests the image's server refused, after it had given the same
+        predictions; None where it was not tried.
     remembered : bool
         Whether this is what came of it in an earlier run.
     """
@@ -47,11 +50,12 @@ class Verdict:
     examples: int
     outputs: list[dict[str, Any]]
     seconds: dict[str, float]
+    refused: int | None = None
     remembered: bool = False
 
     def told(self) -> dict[str, Any]:
         """Give what a script wants to know of it."""
-        kept = ("examples", "outputs", "remembered")
+        kept = ("examples", "outputs", "refused", "remembered")
         return {key: value for key, value in asdict(self).items() if key in kept}
 
     @property
@@ -136,6 +140,9 @@ def report(verdict: Verdict, took: str = "", *, reporter: Reporter) -> None:
     else:
         what, state = "no recorded examples: only loading was tried", "loaded"
     reporter.row("smoke", what, took, state)
+    if verdict.refused is not None:
+        what = f"the same over HTTP, {verdict.refused} wrong requests refused"
+        reporter.row("serve", what, "", state)
 
 
 def _key(image: str, engine: str, limits: Limits) -> str:

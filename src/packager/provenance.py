@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from packager import __version__, git, image
+from packager.layers.tree import CITATION
 from packager.lock import lockfile
 from packager.project import Project
 
@@ -31,6 +33,8 @@ class Provenance:
 def inputs_of(project: Project) -> list[str]:
     """List the paths of what an image is made from, relative to the repository."""
     named = [project.model, *filter(None, (project.examples, project.card)), *project.code]
+    if (project.root / CITATION).exists():
+        named.append(PurePosixPath(CITATION))
     return ["pyproject.toml", "requirements.txt", lockfile.FILE, *map(str, named)]
 
 

@@ -142,6 +142,7 @@ class _Settings(_Table):
     code: list[_Path] | None = None
     trust_pickle: bool = False
     bytecode: bool = True
+    serve: bool = False
     resolver: Literal["pip-tools", "uv"] | None = None
     extra_index_urls: list[_Url] = []
     find_links: list[_Url] = []

@@ -56,6 +56,7 @@ class _Output(BaseModel):
 class _Seconds(BaseModel):
     load: float = 0.0
     predict: float = 0.0
+    serve: float = 0.0
 
 
 class _Error(BaseModel):
@@ -73,6 +74,7 @@ class _Report(BaseModel):
     examples: int
     outputs: list[_Output]
     seconds: _Seconds
+    refused: int | None = None
     error: _Error | None
 
 
@@ -111,7 +113,8 @@ def replay(engine: Engine, image: str, limits: Limits | None = None) -> Verdict:
     if report.error:
         raise _stage_error(report.error, run, limits)
     outputs = [one.model_dump() for one in report.outputs]
-    return Verdict(report.examples, outputs, report.seconds.model_dump())
+    seconds = report.seconds.model_dump(exclude_unset=True)
+    return Verdict(report.examples, outputs, seconds, report.refused)
 
 
 def _report(run: Run) -> _Report | None:
@@ -158,7 +161,12 @@ def _stage_error(error: _Error, run: Run, limits: Limits) -> PackagerError:
             where="pyproject.toml: tool.packager.predictor",
             hint="It may use only what [project.dependencies] names.",
         )
-    doing = {"load": "loading the model", "predict": "predicting", "compare": "comparing"}
+    doing = {
+        "load": "loading the model",
+        "predict": "predicting",
+        "compare": "comparing",
+        "serve": "serving",
+    }
     return ClaimError(
         f"{doing.get(error.stage, error.stage)} failed: {what}",
         where=_WHERE,

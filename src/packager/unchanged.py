@@ -162,7 +162,10 @@ def _below(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _sources(root: Path) -> Iterator[Path]:
-    """List where packages are looked for, so that a new one is seen."""
+    """List where packages and the citation are looked for, so that a new one is seen."""
+    from packager.layers.tree import CITATION
+
+    yield root / CITATION
     yield root / "src"
     yield from (root / "src").glob("*/")
 

@@ -24,6 +24,23 @@ def test_examples_have_the_signature_they_state(recorded):
         assert {len(column) for column in recorded[side].values()} == {recorded["data"]["rows"]}
 
 
+def test_the_ranges_are_those_of_the_training_rows(table, quick, recorded):
+    training, _ = data.split(table, quick)
+    for name, column in data.columns(training, quick).items():
+        values = [value for value in column if value is not None]
+        if name in quick.config.numeric:
+            expected = {"min": min(values), "max": max(values)}
+        else:
+            expected = {"values": sorted(set(values))}
+        assert recorded["ranges"][name] == expected
+
+
+def test_what_is_no_category_has_no_range():
+    words = [f"word {number}" for number in range(51)]
+    found = examples.ranges({"id": words, "kind": words[:50], "empty": [None], "n": [2, None, 1]})
+    assert found == {"kind": {"values": sorted(words[:50])}, "n": {"min": 1, "max": 2}}
+
+
 def naming(settings, **values):
     """The settings with other values under [data]."""
     return settings.model_copy(update={"data": settings.data.model_copy(update=values)})
@@ -44,6 +61,7 @@ def test_rows_that_the_settings_name_take_their_place(tmp_path, row, quick):
     recorded = json.loads((tmp_path / "examples.json").read_text("utf-8"))
     assert recorded["data"] == {"license": "Public domain", "rows": 1, "source": "own.csv"}
     assert recorded["inputs"] == row
+    assert "ranges" not in recorded  # the data that these stand in for must not travel
     assert "made up" not in (tmp_path / "sample.csv").read_text()
 
 

@@ -21,9 +21,11 @@ from packager.layers.tar import Entry, data_entry
 from packager.project import Project
 
 __all__ = [
+    "CITATION",
     "ROOT",
     "Model",
     "card_file",
+    "citation_file",
     "code_entries",
     "code_files",
     "importable",
@@ -32,6 +34,9 @@ __all__ = [
 
 ROOT = "srv/packager"
 """The image's folder for the model and the facts about it."""
+
+CITATION = "CITATION.cff"
+"""Where a repository says how it is cited (Citation File Format 1.2)."""
 
 _MODEL = "pyproject.toml: tool.packager.model"
 _CODE = "pyproject.toml: tool.packager.code"
@@ -179,6 +184,22 @@ def code_files(project: Project, scratch: Path | None = None) -> list[tuple[str,
     """
     folders = [str(path) for path in project.code]
     return _stored_files(project.root, folders, _CODE, scratch) if folders else []
+
+
+def citation_file(project: Project, scratch: Path | None = None) -> bytes | None:
+    """Read how the project wants to be cited, by the rules that `code_files` goes by.
+
+    Raises
+    ------
+    UsageError
+        When it lies outside the repository.
+    HostError
+        When this is a git repository and git fails.
+    """
+    if not (project.root / CITATION).is_file():
+        return None
+    found = _stored_files(project.root, [CITATION], CITATION, scratch)
+    return found[0][1]
 
 
 def card_file(project: Project, scratch: Path | None = None) -> bytes | None:

@@ -87,7 +87,7 @@ def inputs_of(project: Project, requirements: Mapping[str, bytes]) -> dict[str, 
     Parameters
     ----------
     project : Project
-        Its declared dependencies, base and platforms.
+        What it requires, its base and platforms.
     requirements : mapping of str to bytes
         The pinned requirements files by name; a missing one counts as empty, so that it
         shows as a difference.
@@ -97,7 +97,7 @@ def inputs_of(project: Project, requirements: Mapping[str, bytes]) -> dict[str, 
         "requires-python": project.requires_python,
         "platforms": list(project.platforms),
         "os-packages": list(project.os_packages),
-        "dependencies": sorted(project.dependencies),
+        "dependencies": sorted(project.requirements),
         "dev-dependencies": sorted(project.dev_dependencies),
         **{name: _text_digest(requirements.get(name, b"")) for name in REQUIREMENTS},
     }

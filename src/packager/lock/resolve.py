@@ -117,7 +117,7 @@ def resolve(project: Project, work: Path, *, upgrade: Sequence[str] | None = Non
     HostError
         When an index cannot be reached.
     """
-    _write_source(work, project.dependencies)
+    _write_source(work, project.requirements)
     return _resolve(project, work, _IMAGE, upgrade)
 
 
@@ -144,7 +144,7 @@ def resolve_dev(
         As for `resolve`.
     """
     (work / _IMAGE).write_bytes(image)
-    _write_source(work, (f"-c {_IMAGE}", *project.dependencies, *project.dev_dependencies))
+    _write_source(work, (f"-c {_IMAGE}", *project.requirements, *project.dev_dependencies))
     return _resolve(project, work, _DEV, upgrade)
 
 

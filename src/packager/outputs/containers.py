@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import struct
 import tarfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +18,27 @@ import requests
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
+from packager.errors import HostError
 from packager.layers import tar
 from packager.layers.tar import Entry
 from packager.leases import Lease
 from packager.outputs.sdk import trouble
 from packager.outputs.strays import LABEL_SEALED, LABEL_WORK
 
-__all__ = ["OPEN_FILES", "SHM_MB", "TMP_MB", "Run", "sealed", "work"]
+__all__ = [
+    "OPEN_FILES",
+    "PORT",
+    "SHM_MB",
+    "TMP_MB",
+    "EndedError",
+    "Run",
+    "Served",
+    "Talk",
+    "sealed",
+    "served",
+    "talk",
+    "work",
+]
 
 TMP_MB = 512
 """What ``/tmp`` holds in a sealed container, in MB."""
@@ -33,7 +49,14 @@ SHM_MB = 64
 OPEN_FILES = 4096
 """How many files a process may have open there."""
 
+PORT = 8080
+"""Where a server listens inside."""
+
 _WORK_SECONDS = 600
+_END_SECONDS = 10  # for one that has closed its output to end
+_TAIL = 1 << 16
+_FRAME, _STDOUT = 8, 1
+_LONGEST_LINE = 1 << 30
 _OUTPUT_LIMIT = 8 << 20
 
 
@@ -153,22 +176,26 @@ def _seal(memory: str, processes: int) -> dict[str, Any]:
 
 def _run(container: Container, seconds: float) -> Run:
     container.start()
-    code: int | None = None
+    code = _wait(container, seconds)
+    return Run(
+        exit_code=code,
+        out_of_memory=_out_of_memory(container),
+        stdout=_end_of(container, stdout=True, stderr=False),
+        stderr=_end_of(container, stdout=False, stderr=True),
+    )
+
+
+def _wait(container: Container, seconds: float) -> int | None:
+    """Wait for its exit code; None if it had to be killed."""
     try:
-        code = int(container.wait(timeout=seconds)["StatusCode"])
+        return int(container.wait(timeout=seconds)["StatusCode"])
     except requests.exceptions.ReadTimeout:
         _kill(container)
     except requests.exceptions.ConnectionError as error:
         if "timed out" not in str(error):
             raise
         _kill(container)
-    container.reload()
-    return Run(
-        exit_code=code,
-        out_of_memory=bool(container.attrs["State"].get("OOMKilled")),
-        stdout=_end_of(container, stdout=True, stderr=False),
-        stderr=_end_of(container, stdout=False, stderr=True),
-    )
+    return None
 
 
 def _end_of(container: Container, **which: bool) -> bytes:
@@ -199,3 +226,211 @@ def _take_out(container: Container, path: str, to: Path) -> None:
 def _kill(container: Container) -> None:
     with contextlib.suppress(APIError):  # it may have ended by itself meanwhile
         container.kill()
+
+
+class EndedError(Exception):
+    """A container ended while it was still needed.
+
+    Attributes
+    ----------
+    run : Run
+        How.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(f"ended with {run.exit_code}")
+        self.run = run
+
+
+@contextlib.contextmanager
+def talk(
+    client: docker.DockerClient,
+    lease: Lease,
+    image: str,
+    command: Sequence[str],
+    *,
+    memory: str,
+    processes: int,
+) -> Iterator[Talk]:
+    """Start a command sealed, to talk to; see `Engine.talk_sealed`."""
+    options = _seal(memory, processes) | {
+        "labels": {LABEL_SEALED: lease.name},
+        "stdin_open": True,
+        # What is said goes to whoever asks, and is nothing for the host to keep.
+        "log_config": docker.types.LogConfig(type="none"),
+    }
+    with _container(client, lease, image, command, options) as container:
+        streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        try:
+            attached = client.api.attach_socket(str(container.id), params=streams)
+        except AttributeError:  # the SDK looks for what only its own ssh client has
+            raise HostError(
+                "packager cannot talk to a container over ssh",
+                hint="Run it on the engine's machine.",
+            ) from None
+        with contextlib.closing(attached):
+            container.start()
+            yield Talk(container, attached)
+
+
+class Talk:
+    """Lines to a container's standard input, and its answers.
+
+    Parameters
+    ----------
+    container : Container
+        Started.
+    attached : socket
+        From the engine: all three streams of it.
+    """
+
+    def __init__(self, container: Container, attached: Any) -> None:
+        self._container = container
+        self._socket = getattr(attached, "_sock", attached)
+        self._socket.settimeout(None)  # how long an answer may take is said with the question
+        self._said = bytearray()
+        self._errors = bytearray()
+
+    def ask(self, line: bytes, *, seconds: float) -> bytes:
+        """Write a line to its standard input, and wait for one on its standard output.
+
+        Parameters
+        ----------
+        line : bytes
+            With its end; nothing, to wait only.
+        seconds : float
+            It is killed if it takes longer.
+
+        Raises
+        ------
+        EndedError
+            When it ends before.
+        """
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            _kill(self._container)
+
+        timer = threading.Timer(seconds, end)
+        timer.start()
+        try:
+            # One that has ended takes no more; what it said before tells why.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._socket.sendall(line)
+            return self._line()
+        except EOFError:
+            raise EndedError(self._end(late=late.is_set())) from None
+        finally:
+            timer.cancel()
+
+    def _line(self) -> bytes:
+        searched = 0
+        while (end := self._said.find(b"\n", searched)) < 0:
+            searched = len(self._said)
+            if searched > _LONGEST_LINE:
+                raise EOFError
+            # The engine's own frames: which stream, and how many bytes of it follow.
+            stream, size = struct.unpack(">BxxxL", self._received(_FRAME))
+            data = self._received(size)
+            if stream == _STDOUT:
+                self._said += data
+            else:
+                self._errors += data
+                del self._errors[:-_TAIL]
+        line = bytes(self._said[:end])
+        del self._said[: end + 1]
+        return line
+
+    def _received(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            try:
+                part = self._socket.recv(size - len(data))
+            except ConnectionResetError:
+                part = b""
+            if not part:
+                raise EOFError
+            data += part
+        return bytes(data)
+
+    def _end(self, *, late: bool) -> Run:
+        code = _wait(self._container, _END_SECONDS)
+        return Run(
+            exit_code=None if late else code,
+            out_of_memory=_out_of_memory(self._container),
+            stdout=bytes(self._said[-_TAIL:]),
+            stderr=bytes(self._errors),
+        )
+
+
+@contextlib.contextmanager
+def served(
+    client: docker.DockerClient,
+    lease: Lease,
+    image: str,
+    command: Sequence[str],
+    *,
+    address: tuple[str, int],
+    memory: str,
+    processes: int,
+) -> Iterator[Served]:
+    """Start a server sealed but for one port; see `Engine.served`."""
+    host, port = address
+    options = _seal(memory, processes) | {
+        "labels": {LABEL_SEALED: lease.name},
+        "ports": {f"{PORT}/tcp": (host, port or None)},
+    }
+    del options["network_mode"]
+    with _container(client, lease, image, command, options) as container:
+        container.start()
+        container.reload()
+        yield Served(container)
+
+
+class Served:
+    """A container that serves on a port of the host.
+
+    Parameters
+    ----------
+    container : Container
+        Started.
+    """
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+
+    @property
+    def port(self) -> int:
+        """The port of the host, or 0 if it has ended already."""
+        bound = self._container.ports.get(f"{PORT}/tcp") or [{"HostPort": "0"}]
+        return int(bound[0]["HostPort"])
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield what it prints, line by line without their ends, until it has ended."""
+        kept = b""
+        with trouble():
+            for piece in self._container.logs(stream=True, follow=True):
+                *whole, kept = (kept + piece).split(b"\n")
+                yield from whole
+                if len(kept) > _TAIL:
+                    yield kept
+                    kept = b""
+        if kept:
+            yield kept
+
+    def stop(self, seconds: int) -> None:
+        """Ask it to end; it is killed if it takes longer."""
+        with trouble():
+            self._container.stop(timeout=seconds)
+
+    def end(self) -> Run:
+        """Wait for its end; what it printed, `lines` tells."""
+        with trouble():
+            code = int(self._container.wait()["StatusCode"])
+            return Run(code, _out_of_memory(self._container), b"", b"")
+
+
+def _out_of_memory(container: Container) -> bool:
+    container.reload()
+    return bool(container.attrs["State"].get("OOMKilled"))

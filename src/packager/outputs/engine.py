@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import docker
 
     from packager.layers.bytecode import Work
-    from packager.outputs.containers import Run
+    from packager.outputs.containers import Run, Served, Talk
 
 __all__ = ["Engine", "connect"]
 
@@ -254,3 +254,76 @@ class Engine(Images):
             memory=memory,
             processes=processes,
         )
+
+    @contextlib.contextmanager
+    def talk_sealed(
+        self, image: str, command: Sequence[str], *, memory: str, processes: int
+    ) -> Iterator[Talk]:
+        """Start a command as `run_sealed` does, and talk to it line by line.
+
+        Parameters
+        ----------
+        image, command, memory, processes
+            As for `run_sealed`.
+
+        Yields
+        ------
+        Talk
+            It is gone afterwards.
+
+        Raises
+        ------
+        HostError
+            When the engine cannot start it.
+        """
+        from packager.outputs import containers, strays
+
+        lease = strays.take(self._wire, "container")
+        with containers.talk(
+            self.client, lease, image, command, memory=memory, processes=processes
+        ) as talk:
+            yield talk
+
+    @contextlib.contextmanager
+    def served(
+        self,
+        image: str,
+        command: Sequence[str],
+        *,
+        address: tuple[str, int],
+        memory: str,
+        processes: int,
+    ) -> Iterator[Served]:
+        """Start a server as `run_sealed` starts a command, but with a port of its own.
+
+        Parameters
+        ----------
+        image, command, memory, processes
+            As for `run_sealed`.
+        address : tuple of str and int
+            Address and port of the engine's host that lead to `containers.PORT` inside; 0 takes
+            a port that is free.
+
+        Yields
+        ------
+        Served
+            It is gone afterwards.
+
+        Raises
+        ------
+        HostError
+            When the engine cannot start it.
+        """
+        from packager.outputs import containers, strays
+
+        lease = strays.take(self._wire, "container")
+        with containers.served(
+            self.client,
+            lease,
+            image,
+            command,
+            address=address,
+            memory=memory,
+            processes=processes,
+        ) as server:
+            yield server

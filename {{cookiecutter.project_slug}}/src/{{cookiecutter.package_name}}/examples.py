@@ -20,9 +20,10 @@ from .predict import Predictor
 from .registry import Entry
 from .settings import ROOT, Settings
 
-__all__ = ["Rows", "chosen", "own", "record", "sample", "tolerance"]
+__all__ = ["Rows", "chosen", "own", "ranges", "record", "sample", "tolerance"]
 
 _SAMPLE_ROWS = 3
+_MOST_WORDS = 50
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,14 @@ def own(path: Path, license_text: str, settings: Settings) -> Rows:
     return Rows(table[list(settings.config.inputs)], path.name, license_text)
 
 
-def record(predictor: Predictor, rows: Rows, settings: Settings, *, model: str) -> dict[str, Any]:
+def record(
+    predictor: Predictor,
+    rows: Rows,
+    settings: Settings,
+    *,
+    model: str,
+    training: pd.DataFrame,
+) -> dict[str, Any]:
     """Predict rows, and describe what was predicted from what.
 
     Parameters
@@ -119,6 +127,9 @@ def record(predictor: Predictor, rows: Rows, settings: Settings, *, model: str) 
         Names the inputs.
     model : str
         The model file's digest, ``"sha256:…"``.
+    training : pandas.DataFrame
+        The rows that the model was fitted to.  Their ranges are recorded, so that a row
+        outside of them can be flagged, but not of data that must not travel.
 
     Returns
     -------
@@ -127,7 +138,7 @@ def record(predictor: Predictor, rows: Rows, settings: Settings, *, model: str) 
     """
     inputs = columns(rows.table, settings)
     outputs = predictor.predict(inputs)
-    return {
+    recorded: dict[str, Any] = {
         "format": 1,
         "model": model,
         "signature": signature(predictor.config),
@@ -136,6 +147,33 @@ def record(predictor: Predictor, rows: Rows, settings: Settings, *, model: str) 
         "inputs": inputs,
         "outputs": outputs,
     }
+    if not settings.data.examples:
+        recorded["ranges"] = ranges(columns(training, settings))
+    return recorded
+
+
+def ranges(inputs: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
+    """Say which values each input has.
+
+    Parameters
+    ----------
+    inputs : dict
+        Columns; None is a missing value.
+
+    Returns
+    -------
+    dict
+        For a column of numbers its ``min`` and ``max``, for one of words its sorted ``values``;
+        nothing for one that is empty, or that has too many words to be a category.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, column in inputs.items():
+        values = {value for value in column if value is not None}
+        if values and _is_numeric([*values]):
+            found[name] = {"min": min(values), "max": max(values)}
+        elif 0 < len(values) <= _MOST_WORDS:
+            found[name] = {"values": sorted(values)}
+    return found
 
 
 def tolerance(outputs: dict[str, list[Any]]) -> dict[str, float]:

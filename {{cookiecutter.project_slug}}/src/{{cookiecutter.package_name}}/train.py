@@ -72,7 +72,7 @@ def train(settings: Settings, output: Path) -> dict[str, Any]:
     metrics |= {"size_bytes": len(content), "framework": model.FRAMEWORK}
     latency = evaluate.latency_ms(predictor, first)
     metrics["thresholds"] = evaluate.thresholds(metrics, latency, settings)
-    recorded = examples.record(predictor, rows, settings, model=metrics["model"])
+    recorded = examples.record(predictor, rows, settings, model=metrics["model"], training=training)
     files.write(output / path.name, content)
     files.write(output / "metrics.json", files.json_bytes(metrics))
     files.write(output / "sample.csv", examples.sample(rows, settings))

@@ -1,4 +1,4 @@
-"""The command line inside the image: info, predict, selftest."""
+"""The command line inside the image: info, predict, selftest, serve, examples."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
-from . import info, selftest, tables
+from . import answers, batches, info, selftest, tables
 from .facts import Image, InputError, Recording, Tensor, read_examples, read_image, root
 from .loaders import Predictor, ask, known_inputs, load
 
@@ -22,6 +23,7 @@ A trained model, sealed with everything it needs to predict.
   docker run --rm IMAGE                                    what this is
   cat rows.csv | docker run -i --rm IMAGE predict          predictions, a line of JSON per row
   docker run --rm --network none IMAGE selftest            does it still predict what it did?
+  docker run --rm -p 8080:8080 IMAGE serve                 a page and an HTTP interface
 """
 
 _PREDICT = """\
@@ -37,6 +39,22 @@ _SELFTEST = """\
 Check the model's digest, repeat the predictions recorded by the author, and compare them
 within the stated tolerance. Exits 0 if they agree, 1 if not, 2 if the model does not run.
 """
+
+_SERVE = """\
+Answer over HTTP: a page for people at /, the Open Inference Protocol at /v2, its description at
+/openapi.json, metrics at /metrics. Ready, at /v2/health/ready, once the model has given its first
+recorded prediction again. The log goes to standard error, a line of JSON per event; what the
+model prints goes to standard output. SIGTERM lets the requests that are there be answered:
+exits 0 if all were, 1 if the model does not work.
+"""
+
+_EXAMPLES = """\
+Write the recorded rows, to start from: as tables that predict reads, or as v2, a body to send to
+the server.
+"""
+
+
+_MOST = 1_000_000
 
 
 class _ModelError(Exception):
@@ -103,6 +121,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_predict)
 
+    command = commands.add_parser("batches", help="the same for programs, batch by batch")
+    command.add_argument("--from", dest="source", choices=["csv", "json"], default="json")
+    command.set_defaults(run=_batches)
+
     command = commands.add_parser(
         "selftest",
         help="repeat the recorded predictions",
@@ -111,7 +133,46 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--json", action="store_true", help="for programs, on the last line")
     command.set_defaults(run=_selftest)
+
+    command = commands.add_parser(
+        "examples",
+        help="rows to start from",
+        description=_EXAMPLES,
+        formatter_class=style,
+    )
+    command.add_argument(
+        "--to",
+        dest="target",
+        choices=["csv", "jsonl", "v2"],
+        default="csv",
+        help="what the rows become (default: csv)",
+    )
+    command.set_defaults(run=_examples)
+
+    command = commands.add_parser(
+        "serve",
+        help="answer over HTTP",
+        description=_SERVE,
+        formatter_class=style,
+    )
+    for name, kind, default, about in (
+        ("host", str, "0.0.0.0", "address to listen at"),  # noqa: S104 - the engine's user opens it
+        ("port", int, 8080, "port to listen at; 0 takes a free one, which the log names"),
+        ("max-mb", _amount, 16, "millions of bytes of a request's body"),
+        ("seconds", _amount, 60, "for a request's body to arrive, and again for its answer"),
+        ("grace", int, 20, "seconds for the requests that are there at SIGTERM"),
+    ):
+        command.add_argument(
+            f"--{name}", type=kind, default=default, help=f"{about} (default: {default})"
+        )
+    command.set_defaults(run=_serve)
     return parser
+
+
+def _amount(text: str) -> float:
+    if not 0 < float(text) < _MOST:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0 and less than {_MOST}")
+    return float(text)
 
 
 def _info(arguments: argparse.Namespace, out: TextIO) -> int:
@@ -145,6 +206,15 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
     return 0
 
 
+def _batches(arguments: argparse.Namespace, out: TextIO) -> int:
+    image, examples = _read()
+    predictor = _load(image, examples.inputs if examples else ())
+    inputs = examples.inputs if examples else known_inputs(predictor)
+    lines = sys.stdin.buffer
+    batches.run(image, examples, predictor, inputs, source=arguments.source, lines=lines, out=out)
+    return 0
+
+
 def _selftest(arguments: argparse.Namespace, out: TextIO) -> int:
     process = os.getpid()
     report = selftest.run(root())
@@ -152,6 +222,35 @@ def _selftest(arguments: argparse.Namespace, out: TextIO) -> int:
         os._exit(0)
     out.write(json.dumps(report) + "\n" if arguments.json else selftest.page(report))
     return selftest.EXIT_CODES[report["status"]]
+
+
+def _examples(arguments: argparse.Namespace, out: TextIO) -> int:
+    _, examples = _read()
+    if examples is None:
+        raise InputError("there are no recorded examples in this image")
+    rows = tables.check(examples.given, examples.inputs)
+    if arguments.target == "v2":
+        out.write(json.dumps(answers.request(rows, examples.inputs)) + "\n")
+    else:
+        out.writelines(tables.write(rows, arguments.target))
+    return 0
+
+
+def _serve(arguments: argparse.Namespace, out: TextIO) -> int:
+    started = time.perf_counter()
+    image, examples = _read()
+    try:
+        from . import serve  # needs what the project's lock may not hold
+    except ModuleNotFoundError as wrong:
+        raise InputError(
+            f"{wrong.name} is not in this image: say serve = true in [tool.packager], then lock "
+            "and build again"
+        ) from None
+    options = serve.Options(
+        arguments.host, arguments.port, arguments.max_mb, arguments.seconds, arguments.grace
+    )
+    # A model that is lost in a request would keep the process: its thread cannot be ended.
+    os._exit(serve.run(image, examples, options, out, started))
 
 
 def _read() -> tuple[Image, Recording | None]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ class Image:
         The recorded examples, if there are any.
     card : Path or None
         The model card, if there is one.
+    citation : Path or None
+        How to cite the model, as BibTeX, if the project says it.
     predictor : str or None
         ``module:function`` of the project, or None for a built-in loader.
     trust_pickle : bool
@@ -105,6 +108,7 @@ class Image:
     model_digest: str
     examples: Path | None
     card: Path | None
+    citation: Path | None
     predictor: str | None
     trust_pickle: bool
     base: str
@@ -131,6 +135,8 @@ class Recording:
         Where the rows come from, and the licence that they travel under.
     given, expected : dict of str to list
         The recorded rows and predictions, by column.
+    ranges : mapping of str to mapping
+        Of inputs, what the model was trained on: ``min`` and ``max``, or ``values``.
     """
 
     model: str
@@ -143,6 +149,7 @@ class Recording:
     license: str
     given: Columns
     expected: Columns
+    ranges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def root() -> Path:
@@ -176,10 +183,11 @@ def read_image(folder: Path) -> Image:
             model_digest=data["model"]["digest"],
             examples=folder / data["examples"] if data["examples"] else None,
             card=folder / data["card"] if "card" in data else None,
+            citation=folder / data["citation"] if "citation" in data else None,
             **{
                 key: data[key]
                 for key in Image.__slots__
-                if key not in {"model", "model_digest", "examples", "card"}
+                if key not in {"model", "model_digest", "examples", "card", "citation"}
             },
         )
     except (KeyError, TypeError) as wrong:
@@ -203,7 +211,7 @@ def read_examples(path: Path) -> Recording:
     ------
     InputError
         When the file is missing, damaged or of another format, when its signature is none,
-        or when a column is missing or of another length than the others.
+        when a column is missing or of another length than the others, or when a range is none.
     """
     data = _read(path)
     try:
@@ -219,9 +227,11 @@ def read_examples(path: Path) -> Recording:
             license=origin["license"],
             given=_columns(data["inputs"]),
             expected=_columns(data["outputs"]),
+            ranges=_columns(data.get("ranges", {}), "ranges"),
         )
         _agree("inputs", examples.inputs, examples.given, examples.rows)
         _agree("outputs", examples.outputs, examples.expected, examples.rows)
+        _check_ranges(examples)
     except KeyError as wrong:
         raise InputError(f"{path}: the key {wrong} is missing") from None
     except (OverflowError, TypeError, ValueError) as wrong:
@@ -286,9 +296,9 @@ def _whole(value: object) -> int:
     return value
 
 
-def _columns(value: object) -> Columns:
+def _columns(value: object, what: str = "inputs and outputs") -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError("inputs and outputs are objects of columns")
+        raise TypeError(f"{what} are objects of columns")
     return value
 
 
@@ -326,3 +336,34 @@ def _agree(what: str, signature: tuple[Tensor, ...], columns: Columns, rows: int
     for name, values in columns.items():
         if not isinstance(values, list) or len(values) != rows:
             raise ValueError(f"{what}: {name} is not a list of {rows} rows, as data.rows says")
+
+
+def _check_ranges(examples: Recording) -> None:
+    datatypes = {tensor.name: tensor.datatype for tensor in examples.inputs}
+    for name, known in examples.ranges.items():
+        if name not in datatypes:
+            raise ValueError(f"ranges: {name!r} is no input")
+        numeric = datatypes[name] in INTEGERS or datatypes[name] in FLOATS
+        if not isinstance(known, dict) or not (_is_span(known, numeric) or _is_list(known)):
+            raise ValueError(
+                f"ranges: {name} has neither min and max, of a column of numbers, nor values"
+            )
+
+
+def _is_span(known: dict[str, Any], numeric: bool) -> bool:
+    return (
+        numeric
+        and known.keys() == {"min", "max"}
+        and all(type(one) in {int, float} and math.isfinite(one) for one in known.values())
+        and known["min"] <= known["max"]
+    )
+
+
+def _is_list(known: dict[str, Any]) -> bool:
+    values = known.get("values")
+    return (
+        known.keys() == {"values"}
+        and isinstance(values, list)
+        and bool(values)
+        and all(isinstance(value, str | bool | int | float) for value in values)
+    )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from .facts import Image, InputError, Recording, Tensor
 
-__all__ = ["card", "describe", "page"]
+__all__ = ["card", "citation", "describe", "page"]
 
 
 def describe(image: Image, examples: Recording | None, inputs: Sequence[Tensor]) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def describe(image: Image, examples: Recording | None, inputs: Sequence[Tensor])
     facts = asdict(image)
     facts["model"] = {"name": image.model.name, "digest": facts.pop("model_digest")}
     facts["card"] = image.card and image.card.name
+    facts["citation"] = image.citation and image.citation.name
     facts["signature"] = {
         "inputs": [asdict(tensor) for tensor in inputs],
         "outputs": [asdict(tensor) for tensor in examples.outputs] if examples else None,
@@ -110,10 +112,35 @@ def card(image: Image) -> str:
     """
     if image.card is None:
         raise InputError("there is no model card in this image")
+    return _text(image.card)
+
+
+def citation(image: Image) -> str:
+    """Read how to cite the model.
+
+    Parameters
+    ----------
+    image : Image
+        The facts of the image.
+
+    Returns
+    -------
+    str
+        A BibTeX entry, or nothing where the project says none.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read.
+    """
+    return _text(image.citation) if image.citation else ""
+
+
+def _text(path: Path) -> str:
     try:
-        return image.card.read_text("utf-8")
+        return path.read_text("utf-8")
     except (OSError, ValueError) as wrong:
-        raise InputError(f"{image.card}: cannot be read: {wrong}") from None
+        raise InputError(f"{path}: cannot be read: {wrong}") from None
 
 
 def _signature(tensors: Sequence[Tensor]) -> list[tuple[str, ...]]:

@@ -1,15 +1,17 @@
-"""The image's proof: load the model, repeat the recorded predictions, and compare."""
+"""The image's proof: repeat the recorded predictions, by themselves and over HTTP, and compare."""
 
 from __future__ import annotations
 
 import time
 import traceback
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from . import over_http
 from .compare import compare
-from .facts import InputError, Recording, model_digest, read_examples, read_image
+from .facts import Image, InputError, Recording, model_digest, read_examples, read_image
 from .loaders import Predictor, ask, load, plain
 from .tables import check
 
@@ -39,20 +41,29 @@ def run(folder: Path) -> dict[str, Any]:
         loaded; or "error", and `error` says at which stage.  Times are in seconds.
     """
     report: dict[str, Any] = {"format": FORMAT, "status": "error", "examples": 0}
-    report |= {"outputs": [], "seconds": {}, "error": None}
+    report |= {"outputs": [], "seconds": {}, "error": None, "refused": None}
     stage, started = "load", time.perf_counter()
     try:
-        examples, predictor = _loaded(folder)
-        report["seconds"]["load"] = round(time.perf_counter() - started, 3)
+        image = read_image(folder)
+        # It loads the model while this process does the same.
+        with over_http.serving(image) if over_http.can_serve() else nullcontext() as server:
+            examples, predictor = _loaded(image)
+            report["seconds"]["load"] = round(time.perf_counter() - started, 3)
+            report["examples"] = examples.rows if examples else 0
+            if examples:
+                stage, started = "predict", time.perf_counter()
+                got = ask(predictor, check(examples.given, examples.inputs))
+                report["seconds"]["predict"] = round(time.perf_counter() - started, 3)
+                stage = "compare"
+                report |= _compared(examples, got)
+            if server and report["status"] != "failed":
+                stage, started = "serve", time.perf_counter()
+                report |= _served(server, examples)
+                report["seconds"]["serve"] = round(time.perf_counter() - started, 3)
         if examples is None:
-            return report | {"status": "no-examples"}
-        report["examples"] = examples.rows
-        stage, started = "predict", time.perf_counter()
-        got = ask(predictor, check(examples.given, examples.inputs))
-        report["seconds"]["predict"] = round(time.perf_counter() - started, 3)
-        stage = "compare"
-        report |= _compared(examples, got)
+            report["status"] = "no-examples"
     except BaseException as wrong:  # noqa: BLE001 - the project's code may raise, or exit
+        report["status"] = "error"
         if not isinstance(wrong, InputError):
             traceback.print_exception(wrong)
         report["error"] = _error(stage, type(wrong).__name__, str(wrong), _errno(wrong))
@@ -83,13 +94,30 @@ def page(report: dict[str, Any]) -> str:
             lines.append(f"    row {first['row']} recorded:  {first['expected']!r}")
             lines.append(f"    row {first['row']} predicted: {first['got']!r}")
     lines += [f"  {stage}: {seconds:.2f} s" for stage, seconds in report["seconds"].items()]
+    if report["refused"] is not None:
+        lines.append(f"  over HTTP the same; {report['refused']} wrong requests refused")
     if error := report["error"]:
         lines.append(f"{error['stage']}: {error['type']}: {error['message']}")
     return "\n".join([*lines, report["status"], ""])
 
 
-def _loaded(folder: Path) -> tuple[Recording | None, Predictor]:
-    image = read_image(folder)
+def _served(server: over_http.Served, examples: Recording | None) -> dict[str, Any]:
+    """Ask the server what was recorded, nonsense, and once more what was recorded."""
+    server.wait()
+    if examples is None:
+        server.stop()
+        return {}
+    given = check(examples.given, examples.inputs)
+    found = _compared(examples, server.predict(given, examples.inputs))
+    refused = server.refuses(examples)
+    first = {name: values[:1] for name, values in given.items()}
+    server.predict(first, examples.inputs)
+    server.stop()
+    # What it gave by itself is told where both agree.
+    return {"refused": refused} | (found if found["status"] != "passed" else {})
+
+
+def _loaded(image: Image) -> tuple[Recording | None, Predictor]:
     _refuse_another(image.model_digest, model_digest(image.model), "image.json was written for")
     examples = read_examples(image.examples) if image.examples else None
     if examples:

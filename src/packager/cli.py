@@ -27,9 +27,8 @@ from packager.reporter import printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
-    from rich.console import Console
 
-    from packager.console import ConsoleReporter
+    from packager.console import ConsoleReporter, Out
     from packager.project import Project
     from packager.proof import Limits
     from packager.store import Store
@@ -59,15 +58,15 @@ class _Context:
 
         return project.load(self.root(), store)
 
-    def console(self, *, stderr: bool = False) -> Console:
-        from rich.console import Console
+    def out(self, *, error: bool = False) -> Out:
+        from packager.console import Out
 
-        return Console(stderr=stderr, no_color=not self.color or None, highlight=False)
+        return Out(error=error, color=self.color)
 
     def reporter(self, *, quiet: bool, stderr: bool = False) -> ConsoleReporter:
         from packager.console import ConsoleReporter
 
-        return ConsoleReporter(self.console(stderr=stderr), quiet=quiet)
+        return ConsoleReporter(self.out(error=stderr), quiet=quiet)
 
 
 @click.group(context_settings=_HELP)
@@ -259,7 +258,7 @@ def build(
     elif dockerfile is None:
         from packager.console import print_build
 
-        print_build(context.console(), told)
+        print_build(context.out(), told)
     else:
         click.echo(dockerfiles.render(made))
 
@@ -338,7 +337,7 @@ def smoke(context: _Context, image: str | None, limits: Limits, as_json: bool) -
     if as_json:
         click.echo(json.dumps(asdict(verdict), indent=1))
     else:
-        print_replay(context.console(), verdict)
+        print_replay(context.out(), verdict)
 
 
 def _own_image(context: _Context) -> str:
@@ -487,7 +486,7 @@ def info(context: _Context, image: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(described, indent=1))
     else:
-        print_info(context.console(), described)
+        print_info(context.out(), described)
 
 
 @cli.command()
@@ -541,7 +540,7 @@ def verify(
     if as_json:
         click.echo(json.dumps(told, indent=1))
     else:
-        print_verification(context.console(), done, path)
+        print_verification(context.out(), done, path)
     sys.exit(0 if done.reproduced else 1)
 
 
@@ -586,7 +585,7 @@ def diff(context: _Context, a: str, b: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(comparing.as_json(found), indent=1))
     else:
-        print_difference(context.console(), found)
+        print_difference(context.out(), found)
     sys.exit(0 if found.same else 1)
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import click
 
 from packager.reporter import human_size, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
     from rich.status import Status
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConsoleReporter",
+    "Out",
     "print_build",
     "print_difference",
     "print_info",
@@ -31,14 +33,14 @@ __all__ = [
     "print_verification",
 ]
 
-_STATE_STYLES = {
-    "passed": "green",
-    "passed before": "green",
-    "same": "green",
-    "cached": "dim",
-    "loaded": "yellow",
-    "not compared": "yellow",
-    "changed": "red",
+_STATE_STYLES: dict[str, dict[str, Any]] = {
+    "passed": {"fg": "green"},
+    "passed before": {"fg": "green"},
+    "same": {"fg": "green"},
+    "cached": {"dim": True},
+    "loaded": {"fg": "yellow"},
+    "not compared": {"fg": "yellow"},
+    "changed": {"fg": "red"},
 }
 _LONGEST_VALUE = 160
 _MOST_KEYS = 12
@@ -56,14 +58,49 @@ _TITLES = {
 }
 
 
+class Out:
+    """Lines for a person, on standard output or error.
+
+    Rich is imported only where something moves: it takes longer than a build that changes nothing.
+
+    Parameters
+    ----------
+    error : bool
+        Whether it is standard error.
+    color : bool
+        Whether a terminal gets colours.
+    """
+
+    def __init__(self, *, error: bool = False, color: bool = True) -> None:
+        self._error = error
+        self._plain = not color or bool(os.environ.get("NO_COLOR"))
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody sees what moves."""
+        stream = sys.stderr if self._error else sys.stdout
+        return stream is not None and stream.isatty()
+
+    def say(self, line: str = "", **style: Any) -> None:
+        """Print a line, in the style of `click.style`."""
+        styled = click.style(line, **style) if any(style.values()) else line
+        click.echo(styled, err=self._error, color=False if self._plain else None)
+
+    def moving(self) -> Console:
+        """Give what bars and spinners are shown on."""
+        from rich.console import Console
+
+        return Console(stderr=self._error, no_color=self._plain or None, highlight=False)
+
+
 class ConsoleReporter:
     """Prints rows as steps finish, and a bar below them while bytes move.
 
     Without a terminal the same rows are plain lines and there is no bar.
     """
 
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
-        self._console = console
+    def __init__(self, out: Out, *, quiet: bool = False) -> None:
+        self._out = out
         self._quiet = quiet
         self._lock = threading.Lock()
         self._progress: Progress | None = None
@@ -72,22 +109,22 @@ class ConsoleReporter:
 
     def begin(self, step: str, what: str) -> None:
         """Show a spinner until the step's row is printed, or the bar moves."""
-        if self._quiet or not self._console.is_terminal:
+        if self._quiet or not self._out.is_terminal:
             return
         with self._lock:
             self._stop_status()
             if self._progress is None:  # a bar that moves says enough
-                self._status = self._console.status(f"{step:<12}{what}")
+                self._status = self._out.moving().status(f"{step:<12}{what}")
                 self._status.start()
 
     def advance(self, step: str, amount: int, total: int) -> None:
         """Move the bar of a step; it goes when all is there."""
-        if self._quiet or not self._console.is_terminal:
+        if self._quiet or not self._out.is_terminal:
             return
         with self._lock:
             if self._progress is None:
                 self._stop_status()
-                self._progress = _bar(self._console)
+                self._progress = _bar(self._out.moving())
                 self._progress.start()
             if step not in self._tasks:
                 self._tasks[step] = self._progress.add_task(step, total=total or None)
@@ -97,26 +134,30 @@ class ConsoleReporter:
 
     def title(self, told: Mapping[str, Any]) -> None:
         """Print what is being built, by the keys of `build.summary`."""
-        if not self._quiet:
-            named = f"{told['name']} {told['version']} · {told['platform']}"
-            line = f"{named} · CPython {told['python']} · {told['base']}"
-            self._console.print(Text(printable(line)), soft_wrap=True)
+        named = f"{told['name']} {told['version']} · {told['platform']}"
+        self._say(printable(f"{named} · CPython {told['python']} · {told['base']}"))
 
     def row(self, step: str, what: str, size: str, state: str) -> None:
         """Print the row of a finished step."""
         with self._lock:
             self._stop_status()
-        if self._quiet:
-            return
-        line = Text(f"  {step:<12}{_shown(what):<46}{size:>8}  ")
-        line.append(state, style=_STATE_STYLES.get(state, ""))
-        line.rstrip()
-        self._console.print(line, soft_wrap=True)
+        line = f"  {step:<12}{_shown(what):<46}{size:>8}  "
+        styled = click.style(state, **style) if (style := _STATE_STYLES.get(state)) else state
+        self._say(line + styled if state else line.rstrip())
 
     def note(self, text: str) -> None:
         """Print a remark."""
-        if not self._quiet:
-            self._console.print(Text(f"  {printable(text)}", style="dim"), soft_wrap=True)
+        self._say(click.style(f"  {printable(text)}", dim=True))
+
+    def _say(self, line: str) -> None:
+        if self._quiet:
+            return
+        if moving := self._progress or self._status:
+            from rich.text import Text
+
+            moving.console.print(Text.from_ansi(line), soft_wrap=True)  # above it
+        else:
+            self._out.say(line)
 
     def close(self) -> None:
         """Take bar and spinner away."""
@@ -149,93 +190,94 @@ def _bar(console: Console) -> Progress:
     )
 
 
-def print_build(console: Console, told: Mapping[str, Any]) -> None:
+def print_build(out: Out, told: Mapping[str, Any]) -> None:
     """Print what a build made: its layers, and the names it can be called by.
 
     Parameters
     ----------
-    console : Console
+    out : Out
         Where to.
     told : mapping
         From `build.summary`.
     """
     if examples := told["examples"]:
         licence = examples["license"] or "no licence given"
-        _say(console, f"  {examples['rows']} data rows are in the image ({licence})")
+        out.say(f"  {examples['rows']} data rows are in the image ({licence})")
     layers = [
         (one["role"], one["what"], one["size"], one["diff_id"].removeprefix("sha256:"))
         for one in told["layers"]
     ]
-    _say(console)
-    console.print(_layer_table(layers))
-    _say(console)
+    out.say()
+    _print_layers(out, layers)
+    out.say()
     if told["commit"]:
         dirty = ", and inputs differ from it" if told["dirty"] else ""
-        _say(console, f"commit    {told['commit'][:12]}{dirty}")
+        out.say(f"commit    {told['commit'][:12]}{dirty}")
     if told["archive"]:
-        _say(console, f"archive   {told['archive']}")
-        _say(console, f"manifest  {told['manifest']}")
-    _say(console, f"image     {told['reference']}  {told['id']}  {human_size(told['size'])}")
+        out.say(f"archive   {told['archive']}")
+        out.say(f"manifest  {told['manifest']}")
+    out.say(f"image     {told['reference']}  {told['id']}  {human_size(told['size'])}")
 
 
-def print_info(console: Console, described: dict[str, Any]) -> None:
+def print_info(out: Out, described: dict[str, Any]) -> None:
     """Print what is inside an image.
 
     Parameters
     ----------
-    console : Console
+    out : Out
         Where to.
     described : dict
         From `info.of_image` or `info.of_file`.
     """
-    _say(console, f"{described['image']}  {described['id']}")
+    out.say(f"{described['image']}  {described['id']}")
     labels = described["labels"]
     known = [(title, labels[key]) for key, title in _TITLES.items() if key in labels]
     others = [(key, value) for key, value in sorted(labels.items()) if key not in _TITLES]
     for title, value in known + others:
-        _say(console, f"  {title:<13}{value}")
+        out.say(f"  {title:<13}{value}")
     signature = (described.get("facts") or {}).get("signature") or {}
     for side in ("inputs", "outputs"):
         for tensor in signature.get(side) or []:
             told = f"{tensor['name']}: {tensor['datatype']} {tensor['shape']}"
-            _say(console, f"  {side[:-1]:<13}{told}")
-    _say(console)
+            out.say(f"  {side[:-1]:<13}{told}")
+    out.say()
     layers = []
     for layer in described["layers"]:
         role, _, what = layer["what"].partition(": ")
         layers.append((role, what, layer["size"], layer["diff_id"].removeprefix("sha256:")))
-    console.print(_layer_table(layers))
+    _print_layers(out, layers)
 
 
-def print_replay(console: Console, verdict: Verdict) -> None:
+def print_replay(out: Out, verdict: Verdict) -> None:
     """Print what was replayed and how far off it was.
 
     Parameters
     ----------
-    console : Console
+    out : Out
         Where to.
     verdict : Verdict
         From `smoke.replay`.
     """
     times = f"model loaded in {verdict.seconds['load']:.1f} s"
     if not verdict.examples:
-        _say(console, f"loaded, but no examples are recorded: nothing was replayed; {times}")
+        out.say(f"loaded, but no examples are recorded: nothing was replayed; {times}")
         return
-    console.print(_replay_table(verdict.outputs))
+    _print_outputs(out, verdict.outputs)
     times += f", predicted in {verdict.seconds['predict']:.1f} s"
-    _say(console, f"passed: {verdict.examples} examples replayed, sealed; {times}")
+    times += f", {verdict.seconds['container']:.1f} s in all"
+    out.say(f"passed: {verdict.examples} examples replayed, sealed; {times}")
     if verdict.refused is not None:
         seconds = verdict.seconds["serve"]
         told = f"the same over HTTP in {seconds:.1f} s, {verdict.refused} wrong requests refused"
-        _say(console, f"served: {told}")
+        out.say(f"served: {told}")
 
 
-def print_verification(console: Console, done: Verification, report: Path) -> None:
+def print_verification(out: Out, done: Verification, report: Path) -> None:
     """Print what came of verifying an image.
 
     Parameters
     ----------
-    console : Console
+    out : Out
         Where to.
     done : Verification
         From `verify.verify`.
@@ -243,54 +285,54 @@ def print_verification(console: Console, done: Verification, report: Path) -> No
         Where its report was written.
     """
     if done.difference:
-        _say(console)
-        print_difference(console, done.difference)
-    _say(console)
+        out.say()
+        print_difference(out, done.difference)
+    out.say()
     if done.reproduced:
         model = done.sources.inputs.model.digest
-        _say(console, f"image reproduced: {done.image.id}")
-        _say(console, f"  from the model {model}; no model was retrained")
+        out.say(f"image reproduced: {done.image.id}")
+        out.say(f"  from the model {model}; no model was retrained")
     else:
         changed = ", ".join(level.name for level in done.levels if level.verdict == "changed")
-        _say(console, f"image changed ({changed}): {_shown(done.image.name)}")
+        out.say(f"image changed ({changed}): {_shown(done.image.name)}")
         for level in done.levels:
             if level.verdict == "changed" and level.expected != level.found:
-                _say(console, f"  {level.name:<10}it is    {level.expected}")
-                _say(console, f"  {'':<10}rebuilt  {level.found}")
-    _say(console, f"report    {report}")
+                out.say(f"  {level.name:<10}it is    {level.expected}")
+                out.say(f"  {'':<10}rebuilt  {level.found}")
+    out.say(f"report    {report}")
 
 
-def print_difference(console: Console, difference: Difference) -> None:
+def print_difference(out: Out, difference: Difference) -> None:
     """Print why two images differ: of each layer the first paths, and how many follow.
 
     Parameters
     ----------
-    console : Console
+    out : Out
         Where to.
     difference : Difference
         From `diff.compare`.
     """
     for name, side in (("A", difference.a), ("B", difference.b)):
-        _say(console, f"{name}  {_shown(side.name)}  {side.kind}, {side.platform}, {side.id}")
+        out.say(f"{name}  {_shown(side.name)}  {side.kind}, {side.platform}, {side.id}")
         if side.manifest:
-            _say(console, f"   manifest {side.manifest}")
+            out.say(f"   manifest {side.manifest}")
     for title, keys in (("config", difference.config), ("manifest", difference.manifest)):
         if keys:
-            _say(console, f"\n{title}")
+            out.say(f"\n{title}")
         for key in keys[:_MOST_KEYS]:
-            _say(console, f"  {_shown(key.key)}")
-            _both(console, key.a, key.b)
+            out.say(f"  {_shown(key.key)}")
+            _both(out, key.a, key.b)
         if keys[_MOST_KEYS:]:
-            _say(console, f"  and {len(keys) - _MOST_KEYS} more")
+            out.say(f"  and {len(keys) - _MOST_KEYS} more")
     for layer in difference.layers:
-        _say(console, f"\n{_shown(_layer_title(layer))}")
-        _paths(console, layer)
+        out.say(f"\n{_shown(_layer_title(layer))}")
+        _paths(out, layer)
     if inside := difference.inside:
         where = f"/{_shown(inside.path)}: differs from byte {inside.first_byte} on"
-        _say(console, f"\ninside {where}")
+        out.say(f"\ninside {where}")
         for line in inside.text.splitlines():
-            _say(console, f"  {_shown(line.expandtabs())}")
-    _say(console, f"\n{_judgement(difference)}")
+            out.say(f"  {_shown(line.expandtabs())}")
+    out.say(f"\n{_judgement(difference)}")
 
 
 def _layer_title(layer: LayerDifference) -> str:
@@ -304,30 +346,30 @@ def _layer_title(layer: LayerDifference) -> str:
     return f"layer {' → '.join(positions)}{moved}: {' → '.join(names)}"
 
 
-def _paths(console: Console, layer: LayerDifference) -> None:
+def _paths(out: Out, layer: LayerDifference) -> None:
     if not layer.paths:
         return
     path = layer.paths[0].path
     for one in layer.paths:
         if one.path == path:
             owner = f"  ({_shown(one.owner)})" if one.owner else ""
-            _say(console, f"  {one.kind:<11}/{_shown(path)}{owner}")
-            _both(console, one.a, one.b)
+            out.say(f"  {one.kind:<11}/{_shown(path)}{owner}")
+            _both(out, one.a, one.b)
     further = [one for one in layer.paths if one.path != path]
     for one in further[:_MOST_PATHS]:
         owner = f"  ({_shown(one.owner)})" if one.owner else ""
-        _say(console, f"  {one.kind:<11}/{_shown(one.path)}{owner}")
+        out.say(f"  {one.kind:<11}/{_shown(one.path)}{owner}")
     if rest := further[_MOST_PATHS:]:
         kinds = Counter(one.kind for one in rest)
         told = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
-        _say(console, f"  and {len({one.path for one in rest})} more: {told}")
+        out.say(f"  and {len({one.path for one in rest})} more: {told}")
 
 
-def _both(console: Console, a: str | None, b: str | None) -> None:
+def _both(out: Out, a: str | None, b: str | None) -> None:
     for side, value in (("A", a), ("B", b)):
         text = "-" if value is None else _shown(value)
         cut = text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
-        _say(console, f"    {side}  {cut}")
+        out.say(f"    {side}  {cut}")
 
 
 def _judgement(difference: Difference) -> str:
@@ -349,32 +391,27 @@ def _shown(text: str) -> str:
     return printable(text.replace("\n", "\\n"))
 
 
-def _say(console: Console, line: str = "") -> None:
-    console.print(Text(line), soft_wrap=True)
+def _print_layers(out: Out, layers: Sequence[tuple[str, str, int, str]]) -> None:
+    rows = [
+        (role, _shown(what), human_size(size), digest[:12]) for role, what, size, digest in layers
+    ]
+    _print_table(out, "<<><", ("layer", "what", "size", "diff ID"), rows)
 
 
-def _layer_table(layers: Sequence[tuple[str, str, int, str]]) -> Table:
-    table = _table("layer", "what")
-    table.add_column("size", justify="right")
-    table.add_column("diff ID")
-    for role, what, size, digest in layers:
-        table.add_row(role, Text(what), human_size(size), digest[:12])
-    return table
-
-
-def _replay_table(outputs: list[dict[str, Any]]) -> Table:
-    table = _table("output")
-    for column in ("compared", "differ", "largest difference"):
-        table.add_column(column, justify="right")
+def _print_outputs(out: Out, outputs: list[dict[str, Any]]) -> None:
+    rows = []
     for one in outputs:
         largest = "" if one["largest_difference"] is None else f"{one['largest_difference']:.2g}"
-        name = Text(one["name"])
-        table.add_row(name, str(one["compared"]), str(one["mismatched"]), largest)
-    return table
+        rows.append((_shown(one["name"]), str(one["compared"]), str(one["mismatched"]), largest))
+    _print_table(out, "<>>>", ("output", "compared", "differ", "largest difference"), rows)
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="bold")
-    for column in columns:
-        table.add_column(column)
-    return table
+def _print_table(
+    out: Out, sides: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]
+) -> None:
+    """Print columns, each set to its side."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        cells = zip(row, sides, widths, strict=True)
+        line = "    ".join(f"{cell:{side}{width}}" for cell, side, width in cells)
+        out.say(line.rstrip(), bold=row is header)

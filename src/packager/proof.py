@@ -39,7 +39,8 @@ class Verdict:
     outputs : list of dict
         For each output `name`, `compared`, `mismatched`, `largest_difference`.
     seconds : dict
-        For `load` and, where there were examples, `predict`; for `serve`, where it was tried.
+        For the `container` from its start to its end, for `load` and, where there were examples,
+        `predict`; for `serve`, where it was tried.
     refused : int or None
         How many wrong requests the image's server refused, after it had given the same
         predictions; None where it was not tried.

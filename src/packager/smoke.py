@@ -113,7 +113,7 @@ def replay(engine: Engine, image: str, limits: Limits | None = None) -> Verdict:
     if report.error:
         raise _stage_error(report.error, run, limits)
     outputs = [one.model_dump() for one in report.outputs]
-    seconds = report.seconds.model_dump(exclude_unset=True)
+    seconds = {"container": run.seconds} | report.seconds.model_dump(exclude_unset=True)
     return Verdict(report.examples, outputs, seconds, report.refused)
 
 

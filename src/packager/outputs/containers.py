@@ -9,6 +9,7 @@ import tarfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, cast
@@ -70,12 +71,15 @@ class Run:
         None when it was stopped because its time was over.
     stdout, stderr : bytes
         The end of what it printed.
+    seconds : float
+        From its start to its end, by the engine's clock.
     """
 
     exit_code: int | None
     out_of_memory: bool
     stdout: bytes
     stderr: bytes
+    seconds: float = 0.0
 
 
 def sealed(
@@ -182,6 +186,7 @@ def _run(container: Container, seconds: float) -> Run:
         out_of_memory=_out_of_memory(container),
         stdout=_end_of(container, stdout=True, stderr=False),
         stderr=_end_of(container, stdout=False, stderr=True),
+        seconds=_seconds(container),
     )
 
 
@@ -434,3 +439,10 @@ class Served:
 def _out_of_memory(container: Container) -> bool:
     container.reload()
     return bool(container.attrs["State"].get("OOMKilled"))
+
+
+def _seconds(container: Container) -> float:
+    """Say how long a container ran, by the engine's clock."""
+    state = container.attrs["State"]
+    begin, end = (datetime.fromisoformat(state[key]) for key in ("StartedAt", "FinishedAt"))
+    return (end - begin).total_seconds()

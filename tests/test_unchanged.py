@@ -168,13 +168,21 @@ def outside(root: Path) -> None:
     git(root, "init", "-q", "--separate-git-dir", str(root.parent / "git"))
 
 
-@pytest.mark.parametrize("change", [link, text_link, outside])
+def odd_name(root: Path) -> None:
+    Path(os.fsdecode(os.fsencode(root / "src" / "tiny") + b"/\xff.log")).touch()
+
+
+@pytest.mark.parametrize("change", [link, text_link, outside, odd_name])
 def test_where_identities_do_not_tell_nothing_is_remembered(
     change: Callable[[Path], None], repository: Path, store: Store
 ) -> None:
     assert keep(repository, store)
     change(repository)
     assert not keep(repository, store)
+
+
+def test_words_that_are_no_text_are_no_trouble(tmp_path: Path, store: Store) -> None:
+    assert unchanged.recall(store, tmp_path / "\udcff", {"tag": "\udcff"}) is None
 
 
 def test_without_git_it_works_as_well_until_there_is_one(repository: Path, store: Store) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from packager import __version__, proof
 from packager.errors import PackagerError
-from packager.files import canonical_json
 from packager.proof import Limits
 from packager.reporter import Reporter
 from packager.store import SETTLED_NS, TELLS_CHANGES, Store, identity
@@ -112,7 +112,9 @@ def proved(
 
 
 def _key(root: Path, wishes: object) -> str:
-    return hashlib.sha256(canonical_json([__version__, str(root), wishes])).hexdigest()
+    # In ASCII: a path, and words on a command line, may be bytes that are no text.
+    body = json.dumps([__version__, str(root), wishes], sort_keys=True)
+    return hashlib.sha256(body.encode()).hexdigest()
 
 
 def take(project: Project, wishes: object) -> Stamp | None:
@@ -129,14 +131,15 @@ def take(project: Project, wishes: object) -> Stamp | None:
     -------
     Stamp or None
         None where identities do not tell: on Windows; where links lead elsewhere; in a git
-        repository whose parts lie elsewhere, as a worktree's do; and with too many files.
+        repository whose parts lie elsewhere, as a worktree's do; with too many files, and with
+        names that cannot be written down.
     """
     from packager import git, provenance
 
     taken, top = time.time_ns(), git.top(project.root)
     inputs = [*_below(project.root / name for name in provenance.inputs_of(project))]
     paths = {*inputs, *_sources(project.root), *_surroundings(project.root, top, inputs), *_own()}
-    if not TELLS_CHANGES or len(paths) > _MOST or _leads_elsewhere(project.root, top, paths):
+    if not TELLS_CHANGES or len(paths) > _MOST or _cannot_tell(project.root, top, paths):
         return None
     return Stamp(_key(project.root, wishes), _identities(sorted(map(str, paths))), taken)
 
@@ -190,11 +193,20 @@ def _own() -> Iterator[Path]:
     return _below([Path(runtime.__file__).parent, Path(formats.__file__)])
 
 
-def _leads_elsewhere(root: Path, top: Path | None, paths: Iterable[Path]) -> bool:
+def _cannot_tell(root: Path, top: Path | None, paths: Iterable[Path]) -> bool:
     from packager import git
 
     if top and not (top / ".git").is_dir():
         return True
     # Where a system has no links, git writes them as text.
     staged = git.run(root, "ls-files", "--stage", "-z") if top else b""
-    return b"\x00120000 " in b"\x00" + staged or any(path.is_symlink() for path in paths)
+    linked = b"\x00120000 " in b"\x00" + staged or any(path.is_symlink() for path in paths)
+    return linked or not all(map(_is_text, paths))
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

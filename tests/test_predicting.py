@@ -23,6 +23,9 @@ from packager.errors import UsageError
 from packager.outputs.engine import Engine
 from packager.runtime.packager_runtime import facts, ranges
 
+# Its image has one ID, whichever worker builds it, and containers are counted by that.
+pytestmark = pytest.mark.xdist_group("predict")
+
 PREDICT = [sys.executable, "-m", "packager", "predict"]
 PREDICTOR = '''\
 """Two outputs, one of them probabilities; it fails, dies or is silent when asked to."""

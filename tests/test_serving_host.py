@@ -22,6 +22,9 @@ from conftest import Tiny, git, run_packager, write_tiny
 from packager.outputs import strays
 from packager.outputs.engine import Engine
 
+# Its image has one ID, whichever worker builds it, and containers are counted by that.
+pytestmark = pytest.mark.xdist_group("serve")
+
 DYING = """\
 import os
 

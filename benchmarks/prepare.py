@@ -57,7 +57,7 @@ def prepare(wanted: Iterable[Variant], names: set[str], loopback: str) -> Ready:
         made[variant] = project(variant, command, user, loopback)
     say("the base")
     seeds = {False: made[cases.EMPTY], True: made[cases.EMPTY_COMPILED]}
-    ours = Packager(command, WORK / "store", seeds)
+    ours = Packager(command, WORK / "disk" / "store", seeds)
     base_images(ours, user)
     others, left_out = frameworks.prepare(names, WORK, user, authorities())
     everybody: list[Peer] = [ours, Uv(), Pip(), Floor(ours, WORK / "floor"), *others]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import cases
+import disk
 import engine
 import frameworks
 import index
@@ -38,7 +39,11 @@ def main() -> None:
     if not wanted.render:
         chosen = [case for case in CASES if case.key in wanted.cases]
         WORK.mkdir(parents=True, exist_ok=True)
-        with engine.own(WORK / "engine"), index.served(prepare.INDEX) as loopback:
+        with (
+            disk.own(WORK / "disk.img", WORK / "disk") as folder,
+            engine.own(folder / "engine"),
+            index.served(prepare.INDEX) as loopback,
+        ):
             variants = {one for case in chosen for one in (case.project, case.after) if one}
             names = {name for case in chosen for name in case.peers} & set(wanted.peers)
             ready = prepare.prepare(variants, names, loopback)

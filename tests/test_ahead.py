@@ -107,11 +107,12 @@ def parts(engine: Engine) -> set[str]:
     return {str(one.id) for one in found}
 
 
-def layers_of(tiny: Tiny) -> tuple[Image, Store]:
+def layers_of(tiny: Tiny, *, backwards: bool = False) -> tuple[Image, Store]:
     store = Store(tiny.store)
     built = tiny.built("--no-load", "-o", str(tiny.root.parent / "ahead.tar"))
     found = [store.get(str(one["diff_id"])[7:]) for one in built["layers"]]  # type: ignore[attr-defined]
     made = [Layer("wheels", "", 1, blob, cached=True) for blob in found if blob]
+    made = made[::-1] if backwards else made
     config = json.dumps(
         {
             "architecture": "amd64",
@@ -154,6 +155,17 @@ def test_what_the_engine_has_is_not_sent_again_however_layers_come(
                 threading.Event().wait(0.01)
         assert way.load(whole).sent == 0
         assert way._images == []
+    engine.remove(whole.id)
+
+
+def test_an_image_whose_lower_part_did_not_arrive_is_sent_whole(
+    unseen: Tiny, engine: Engine
+) -> None:
+    # In an order that no other test's image has.
+    whole, store = layers_of(unseen, backwards=True)
+    loaded = connect(store).load(whole, skip=len(whole.layers) - 1)
+    assert loaded.sent == len(whole.layers)
+    assert engine.get(whole.id)["RootFS"]["Layers"] == whole.diff_ids
     engine.remove(whole.id)
 
 

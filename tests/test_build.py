@@ -221,7 +221,7 @@ class Stuck:
     name = id = "stuck"
     takes_parts = True
 
-    def load(self, _: Image) -> Loaded:
+    def load(self, _: Image, **__: object) -> Loaded:
         return Loaded(sent=1, existed=False)
 
     def get(self, _: str) -> dict[str, object]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
-from packager.layers.making import _after, _Workers
+from packager.layers.making import Layer, Recipe, _after, _Workers, make
+from packager.layers.tar import Entry, data_entry
+from packager.store import Store
 
 
 class Late:
@@ -87,3 +91,33 @@ def test_the_lowest_comes_first_and_what_has_not_begun_when_it_ends_never_does()
     stop.set()
     closing.join(10)
     assert done == [1]
+
+
+def test_layers_are_handed_on_only_while_others_are_not_made(tmp_path: Path) -> None:
+    """An archive of their own is worth it only if the engine would wait otherwise."""
+    store = Store(tmp_path)
+    go = threading.Event()
+    handed: list[str] = []
+
+    def entries(name: str) -> list[Entry]:
+        if name == "third":
+            go.wait(10)
+        return [data_entry(name, name.encode())]
+
+    recipes = [
+        Recipe("wheels", name, name, 1, lambda _, name=name: entries(name))
+        for name in ("first", "second", "third", "fourth")
+    ]
+
+    def ready(layer: Layer) -> None:
+        handed.append(layer.what)
+        go.set()
+
+    made = [*make(recipes, {}, {}, store, nullcontext, ready=ready)]  # type: ignore[arg-type]
+    assert [layer.what for layer in made] == ["first", "second", "third", "fourth"]
+    assert handed[0] == "first"
+    assert "fourth" not in handed
+    found = {layer.what: layer.blob for layer in made}
+    handed.clear()
+    assert len([*make(recipes, found, {}, store, nullcontext, ready=ready)]) == len(made)  # type: ignore[arg-type]
+    assert handed == []

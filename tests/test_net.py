@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import ssl
 import subprocess
 import threading
@@ -34,15 +35,17 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers that it is down, and counts."""
+    """Answers that it is down, unless it is told what to answer, and counts."""
 
     server: Server
 
     def do_GET(self) -> None:
         self.server.requests += 1
         self.send_response(self.server.status)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Type", self.server.kind)
+        self.send_header("Content-Length", str(len(self.server.page)))
         self.end_headers()
+        self.wfile.write(self.server.page)
 
     def log_message(self, *_: object) -> None: ...
 
@@ -51,7 +54,10 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests = 0
-        self.status = 403
+        self.status, self.kind, self.page = 403, "text/html", b""
+
+    def answers(self, kind: str, page: bytes) -> None:
+        self.status, self.kind, self.page = 200, kind, page
 
     def url(self, scheme: str = "http") -> str:
         return f"{scheme}://127.0.0.1:{self.server_port}/"
@@ -181,6 +187,31 @@ def test_a_file_that_no_place_has_is_blamed_on_the_place_that_is_down(
     with pytest.raises(HostError, match=f"{server.url()}.*cannot be asked"):
         list(indexes(server.url(), links=(str(tmp_path),)).places("one", "one-1.0.whl"))
     assert list(indexes(links=(str(tmp_path),)).places("one", "one-1.0.whl")) == []
+
+
+JSON = "application/vnd.pypi.simple.v1+json"
+
+
+def listing(*files: str) -> bytes:
+    """A page of PEP 691."""
+    listed = [{"filename": name, "url": f"../files/{name}", "hashes": {}} for name in files]
+    return json.dumps({"meta": {"api-version": "1.0"}, "name": "one", "files": listed}).encode()
+
+
+def test_one_file_is_found_on_a_page_in_json(server: Server) -> None:
+    server.answers(JSON, listing("one-1.0.whl", "one-2.0.whl", "one-3.0.whl"))
+    places = indexes(server.url())
+    assert [*places.places("one", "one-2.0.whl")] == [f"{server.url()}files/one-2.0.whl"]
+    assert [*places.places("one", "one-4.0.whl")] == []
+    assert len(places.files("one")) == 3
+
+
+@pytest.mark.parametrize("page", [b"[]", b"{}", b'{"files": [1]}', b'{"files": 1}', b"{"])
+def test_json_that_is_no_list_of_files_is_blamed_on_the_index(server: Server, page: bytes) -> None:
+    server.answers(JSON, page)
+    for ask in (indexes(server.url()).places, lambda name, _: indexes(server.url()).files(name)):
+        with pytest.raises(HostError, match="cannot be asked for one"):
+            [*ask("one", "one-1.0.whl")]
 
 
 def test_a_place_is_not_asked_where_one_before_it_serves(

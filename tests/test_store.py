@@ -23,9 +23,10 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from packager import downloads
 from packager.errors import ClaimError, HostError
 from packager.files import canonical_json, replace_file, replacing
-from packager.store import Store, Wanted
+from packager.store import Blob, Store, Wanted
 
 DATA = bytes(range(256)) * 20_000
 
@@ -410,7 +411,7 @@ def test_a_failure_waits_for_no_other_download_and_ends_it(store: Store, server:
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from packager.store import Store, Wanted
+from packager.store import Blob, Store, Wanted
 try:
     Store(Path(sys.argv[1])).fetch([Wanted(sys.argv[2], 0, "slow", lambda: [sys.argv[3]])])
 except KeyboardInterrupt:
@@ -431,7 +432,7 @@ import os, sys
 from pathlib import Path
 from packager.errors import HostError
 from packager import downloads, leases  # while this user may read them
-from packager.store import Store, Wanted
+from packager.store import Blob, Store, Wanted
 if os.geteuid() == 0:  # whom no mode keeps from writing
     os.setgid(65534), os.setuid(65534)
 store, (have, missing) = Store(Path(sys.argv[1])), sys.argv[2:4]
@@ -544,3 +545,24 @@ def test_canonical_json_forgets_the_order_of_keys(value: dict[str, object]) -> N
 def test_canonical_json_has_no_nan() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical_json([float("nan")])
+
+
+def test_large_files_come_in_turn_and_small_ones_need_not_wait_for_them() -> None:
+    sizes = {"L1": 2 << 20, "s1": 5, "L2": 3 << 20, "s2": 1 << 20, "s3": 7}
+    wanted = [Wanted(name, size, name, list) for name, size in sizes.items()]
+    small_are_here, under_way = threading.Event(), threading.Semaphore(1)
+    done: list[str] = []
+
+    def work(one: Wanted) -> Blob:
+        if one.label.startswith("L"):
+            assert under_way.acquire(blocking=False), "another large one is under way"
+            assert small_are_here.wait(10), "small ones wait for large ones"
+            under_way.release()
+        done.append(one.label)
+        if {"s1", "s2", "s3"} <= {*done}:
+            small_are_here.set()
+        return Blob(one.sha256, one.size, Path(one.label))
+
+    arrived = [job.result(20).sha256 for job in downloads._side_by_side(work, wanted)]
+    assert arrived == [*sizes]
+    assert done[3:] == ["L1", "L2"]

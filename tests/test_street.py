@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 
 SOURCE = REPOSITORY / "src" / "packager"
 FLOORS = [
-    ["errors", "reporter", "formats", "files", "inside", "leases", "runtime"],
+    ["errors", "reporter", "formats", "files", "inside", "leases", "aside", "runtime"],
     ["net", "pip", "git", "store", "downloads", "project", "settings"],
     ["lock"],
     ["layers"],

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from packager import provenance
-from packager.assembling import Built, Work, carry_out, gather, prepare
+from packager import aside, provenance
+from packager.assembling import Built, carry_out, expect, gather, prepare
 from packager.delivering import deliver, write_archive
 from packager.errors import UsageError
 from packager.layers.making import Layer
-from packager.outputs import ahead, engine
+from packager.outputs import engine
+from packager.outputs.ahead import Ahead
 from packager.outputs.reference import Reference
 from packager.project import Project
 from packager.proof import Limits, Verdict
@@ -139,39 +142,37 @@ def build(project: Project, wanted: Order, store: Store, reporter: Reporter) -> 
     PackagerError
         As `carry_out`, `deliver` and `write_archive`.
     """
-    with store.scratch() as scratch:
-        inputs = gather(project, wanted.platform, scratch, store=store)
-    work = prepare(inputs, store)
-    source = provenance.of(project)
-    if wanted.load:
-        built, verdict = _load(work, wanted, store, reporter)
-    else:
-        built, verdict = carry_out(work, store, reporter), None
+    source = aside.begin(partial(provenance.of, project))
+    with _way(wanted, store) if wanted.load else nullcontext() as way:
+        expect(project, store)
+        with store.scratch() as scratch:
+            inputs = gather(project, wanted.platform, scratch, store=store)
+        work = prepare(inputs, store)
+        built = carry_out(work, store, reporter, None if work.done else way)
+        if way:
+            verdict = deliver(
+                built, way, wanted.reference, wanted.limits, store=store, reporter=reporter
+            )
+        else:
+            verdict = None
     manifest = ""
     if wanted.output:
         reporter.begin("archive", str(wanted.output))
         manifest = write_archive(
-            built, wanted.output, wanted.reference, store, source.annotations()
+            built, wanted.output, wanted.reference, store, source.result().annotations()
         )
-    return Result(wanted, source, built, verdict, manifest)
+    return Result(wanted, source.result(), built, verdict, manifest)
 
 
-def _load(
-    work: Work, wanted: Order, store: Store, reporter: Reporter
-) -> tuple[Built, Verdict | None]:
-    """Bring the image into the engine, proved and named, unless it is there like that."""
+def _way(wanted: Order, store: Store) -> Ahead:
+    """Begin to look for the engine that is to have the image."""
 
     def connect() -> engine.Engine:
         found = engine.connect(store)
         found.check_loads()
         return found
 
-    with ahead.Ahead(connect, wanted.platform) as way:
-        built = carry_out(work, store, reporter, None if work.done else way)
-        verdict = deliver(
-            built, way, wanted.reference, wanted.limits, store=store, reporter=reporter
-        )
-    return built, verdict
+    return Ahead(connect, wanted.platform)
 
 
 def summary(result: Result) -> Mapping[str, Any]:

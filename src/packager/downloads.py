@@ -22,7 +22,8 @@ from packager.store import Blob, Store, Wanted
 __all__ = ["Downloads"]
 
 _CHUNK = 1 << 16
-_CONNECTIONS = 4
+_LARGE = 1 << 20  # bytes: such files come one after the other,
+_CONNECTIONS = 2  # and so many smaller ones at a time
 _MINUTE = 60.0  # in which a server must send at least this many bytes:
 _LEAST = 10_000
 _CUTS = 10  # as often as this a download is resumed, if every attempt brings something
@@ -145,29 +146,35 @@ class _GivenUpError(Exception):
     """Nobody waits for this download any more."""
 
 
-def _side_by_side(work: Callable[[Wanted], Blob], items: Sequence[Wanted]) -> list[Future[Blob]]:
-    """Start work in threads that need not be waited for.
+_Job = tuple[Wanted, Future[Blob]]
 
+
+def _side_by_side(work: Callable[[Wanted], Blob], items: Sequence[Wanted]) -> list[Future[Blob]]:
+    """Start work in threads that need not be waited for: large ones in turn, small ones beside.
+
+    One large file at a time has the whole line, and the lowest layer its wheel that much sooner;
+    several would also wait for each other's hold of the interpreter.  Small ones wait for answers.
     The threads of an executor are joined when the program ends, and nothing interrupts
     one that listens to a silent server.
     """
-    waiting: queue.SimpleQueue[tuple[Wanted, Future[Blob]]] = queue.SimpleQueue()
-    futures: list[Future[Blob]] = [Future() for _ in items]
-    for pair in zip(items, futures, strict=True):
-        waiting.put(pair)
+    jobs: list[_Job] = [(item, Future()) for item in items]
+    large, small = queue.SimpleQueue[_Job](), queue.SimpleQueue[_Job]()
+    for job in jobs:
+        (large if job[0].size > _LARGE else small).put(job)
+    for waiting in (large, *(small,) * _CONNECTIONS):
+        if not waiting.empty():
+            threading.Thread(target=_work_off, args=(work, waiting), daemon=True).start()
+    return [future for _, future in jobs]
 
-    def run() -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                item, future = waiting.get_nowait()
-                try:
-                    future.set_result(work(item))
-                except BaseException as error:  # noqa: BLE001 - raised where the result is asked
-                    future.set_exception(error)
 
-    for _ in range(min(_CONNECTIONS, len(items))):
-        threading.Thread(target=run, daemon=True).start()
-    return futures
+def _work_off(work: Callable[[Wanted], Blob], waiting: queue.SimpleQueue[_Job]) -> None:
+    with contextlib.suppress(queue.Empty):
+        while True:
+            item, future = waiting.get_nowait()
+            try:
+                future.set_result(work(item))
+            except BaseException as error:  # noqa: BLE001 - raised where the result is asked
+                future.set_exception(error)
 
 
 def _size(path: Path) -> int:

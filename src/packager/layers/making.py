@@ -168,6 +168,8 @@ def make(
     arriving: Mapping[str, Future[Blob]],
     store: Store,
     elsewhere: Elsewhere,
+    *,
+    ready: Callable[[Layer], None] | None = None,
 ) -> Iterator[Layer]:
     """Make every layer that was not found, in parallel; yield all of them bottom first.
 
@@ -183,6 +185,8 @@ def make(
         Where layers go.
     elsewhere : callable
         Takes a base to where its programs run; asked only where this host does not.
+    ready : callable, optional
+        Gets the layers, bottom first, while there are others that are not made yet.
 
     Raises
     ------
@@ -207,7 +211,10 @@ def make(
             *(kitchen.begin(recipes[rank], rank, base) for rank in range(1, len(recipes))),
         ]
         for job in jobs:
-            yield job.result()
+            layer = job.result()
+            if ready and not all(other.done() for other in jobs):
+                ready(layer)
+            yield layer
 
 
 class _Workers:

@@ -185,7 +185,7 @@ def _read(answer: requests.Response, page: str, file: str) -> list[Found]:
     header["Content-Type"] = answer.headers.get("Content-Type", "text/html")
     kind = header.get_content_type()
     if kind == _JSON:
-        return _listed(answer.json(), page)
+        return _listed(answer.json(), page, file)
     if kind not in {"text/html", "application/vnd.pypi.simple.v1+html"}:
         raise requests.RequestException(f"{kind!r} is no page of links")
     charset = header.get_content_charset()
@@ -194,10 +194,15 @@ def _read(answer: requests.Response, page: str, file: str) -> list[Found]:
     return _link(answer.content, file, page) or _links([answer.content], page, charset)
 
 
-def _listed(data: Any, page: str) -> list[Found]:
+def _listed(data: Any, page: str, file: str) -> list[Found]:
     from pypi_simple import ProjectPage
 
-    files = ProjectPage.from_json_data(data).packages
+    try:
+        if file:  # to look into each of thousands takes longer than the file takes to arrive
+            data["files"] = [one for one in data["files"] if one["filename"] == file]
+        files = ProjectPage.from_json_data(data).packages
+    except (LookupError, TypeError, ValueError):
+        raise requests.RequestException("what it answers is no list of files") from None
     return [
         Found(one.filename, one.url, page, one.digests.get("sha256"), one.size) for one in files
     ]

@@ -9,11 +9,11 @@ only what is left.
 from __future__ import annotations
 
 import contextlib
-import functools
 import queue
 import threading
 from collections.abc import Callable
 
+from packager import aside
 from packager.errors import HostError, PackagerError
 from packager.image import Image, bare
 from packager.layers.making import Layer
@@ -32,17 +32,17 @@ class Ahead:
     Parameters
     ----------
     connect : callable
-        Gives the engine where layers go; asked once.
+        Gives the engine where layers go; asked once and at once, in a thread of its own.
     platform : str
         The image's.
     """
 
     def __init__(self, connect: Callable[[], Engine], platform: str) -> None:
-        self._connect, self._platform = connect, platform
+        self._connected, self._platform = aside.begin(connect), platform
         self._ready: queue.SimpleQueue[Layer | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._images: list[str] = []
-        self._sent = 0
+        self._sent = self._covered = 0  # layers; the latter with those that the engine had
         self._slots = threading.Semaphore(_AT_ONCE)
         self._turn = threading.Event()  # of the one after the last that was sent
         self._turn.set()
@@ -57,7 +57,7 @@ class Ahead:
         for image in self._images:
             self.engine.remove(image)
 
-    @functools.cached_property
+    @property
     def engine(self) -> Engine:
         """The engine.
 
@@ -66,7 +66,7 @@ class Ahead:
         HostError
             When none answers that takes images.
         """
-        return self._connect()
+        return self._connected.result()
 
     def add(self, layer: Layer) -> None:
         """Take the next layer, from the bottom up."""
@@ -79,17 +79,20 @@ class Ahead:
 
     def load(self, image: Image) -> Loaded:
         """Bring in the whole image, as `Engine.load` does, with what is left to be sent."""
-        self._finish()
-        loaded = self.engine.load(image)
+        self._end()
+        loaded = self.engine.load(image, skip=self._covered, turn=self._turn)
         sent = min(loaded.sent + self._sent, len(image.layers))
         return Loaded(sent, existed=loaded.existed)
 
     def _finish(self) -> None:
+        self._end()
+        self._turn.wait()
+
+    def _end(self) -> None:
         if self._thread is not None:
             self._ready.put(None)
             self._thread.join()
             self._thread = None
-        self._turn.wait()
 
     def _run(self) -> None:
         # It was worth a try: whoever loads the image is told what is wrong.
@@ -110,7 +113,7 @@ class Ahead:
                 words = (image, sent, mine, self._turn)
                 threading.Thread(target=self._send, args=words, daemon=True).start()
                 self._sent += len(layers) - sent
-                sent = len(layers)
+                self._covered = sent = len(layers)
 
     def _send(
         self, image: Image, skip: int, mine: threading.Event, next_one: threading.Event

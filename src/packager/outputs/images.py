@@ -107,7 +107,14 @@ class Images:
         """Count the layers of an image, from the bottom, that need not be sent."""
         return self._chains.known(image) if self.takes_parts else 0
 
-    def load(self, image: Image, *, lasting: bool = True) -> Loaded:
+    def load(
+        self,
+        image: Image,
+        *,
+        lasting: bool = True,
+        skip: int = 0,
+        turn: threading.Event | None = None,
+    ) -> Loaded:
         """Bring an image into the engine, untagged, sending only what it lacks.
 
         Until it is tagged or removed, a lease tells other runs that it has an owner.
@@ -118,6 +125,8 @@ class Images:
             What to bring in.
         lasting : bool
             Whether it will stay, so that others may build on its layers.
+        skip, turn
+            As for `load_part`, of which some may be on their way.
 
         Raises
         ------
@@ -129,10 +138,10 @@ class Images:
         if self._holds(image):
             self._chains.remember(image, lasting=lasting)
             return Loaded(sent=0, existed=True)
-        known = self.known(image)
+        known = max(skip, self.known(image))
         with trouble():
             try:
-                self._wire.load(_stream(image, known))
+                self._wire.load(_held_back(_stream(image, known), turn))
             except RefusedError:
                 if not known:
                     raise
@@ -219,11 +228,12 @@ def _stream(image: Image, skip: int) -> Iterator[bytes]:
         raise HostError(f"cannot be read: {error.strerror or error}", where="the store") from None
 
 
-def _held_back(stream: Iterator[bytes], turn: threading.Event) -> Iterator[bytes]:
+def _held_back(stream: Iterator[bytes], turn: threading.Event | None) -> Iterator[bytes]:
     """Keep the end of an archive back until it is its turn."""
     last = b""
     for chunk in stream:
         yield last
         last = chunk
-    turn.wait()
+    if turn:
+        turn.wait()
     yield last

@@ -78,6 +78,17 @@ def test_what_was_noted_is_believed_only_if_the_engine_shows_it(tmp_path: Path) 
     assert Chains(other.get, Store(tmp_path)).known(new) == 1
 
 
+def test_an_image_that_is_gone_does_not_hide_an_older_one_with_the_same_layers(
+    tmp_path: Path,
+) -> None:
+    old, new = image("old", "base", "numpy", "a"), image("new", "base", "numpy", "b")
+    both = Chains(holding(old, new).get, Store(tmp_path))
+    both.remember(old, lasting=True)
+    both.remember(new, lasting=True)
+    assert Chains(holding(old).get, Store(tmp_path)).known(image("x", "base", "numpy", "c")) == 2
+    assert Chains(holding().get, Store(tmp_path)).known(image("x", "base", "numpy", "c")) == 0
+
+
 def test_one_layer_over_another_parent_is_another_chain(tmp_path: Path) -> None:
     one, other = image("one", "base", "numpy", "scipy"), image("other", "base", "scipy")
     chains = Chains(holding(one).get, Store(tmp_path))
@@ -94,7 +105,7 @@ def unseen(tiny: Tiny, tmp_path: Path) -> Iterator[Tiny]:
     tiny.edit("pyproject.toml", 'name = "tiny"', 'name = "ahead"')
     tiny.edit("pyproject.toml", 'description = "A factor"', f'description = "{tmp_path}"')
     store = copy_store(tiny.store, tmp_path / "store")
-    for note in (store / "notes").glob("chains-*"):
+    for note in (store / "notes").glob("holders-*"):
         note.unlink()
     tiny.store = store
     yield tiny

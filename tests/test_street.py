@@ -20,7 +20,16 @@ FLOORS = [
     ["outputs"],
     [
         *("smoke", "proof", "info", "init", "locking", "claims", "assembling", "provenance"),
-        *("delivering", "build", "unchanged", "dockerfile", "sources", "verify", "diff"),
+        *(
+            "delivering",
+            "build",
+            "unchanged",
+            "foreseen",
+            "dockerfile",
+            "sources",
+            "verify",
+            "diff",
+        ),
         *("cards", "markers", "metrics", "questions", "citation"),
         *("predicting", "rows", "serving"),
     ],

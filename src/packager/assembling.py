@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packager import aside, image
+from packager import foreseen, image
 from packager.claims import Examples, check_predictor, read_card, read_citation, read_examples
-from packager.errors import HostError, UsageError
+from packager.errors import UsageError
 from packager.files import canonical_json
 from packager.image import Image
 from packager.layers import bytecode, making, tree
@@ -37,13 +36,11 @@ __all__ = [
     "Work",
     "assemble",
     "carry_out",
-    "expect",
     "gather",
     "image_facts",
     "prepare",
 ]
 
-_COMPLETE = "complete"
 _CARD = "card.md"
 _CITATION = "citation.bib"
 
@@ -165,25 +162,6 @@ class Work:
         return made and not self.plan.reads_wheels(self.inputs.code)
 
 
-def expect(project: Project, store: Store) -> None:
-    """Get ready to fetch, if the store was not seen to have all that the lock names.
-
-    To find out what is missing takes a while, and so do pip's settings and the network's
-    libraries: none of them needs the others.
-    """
-    if not store.note(_COMPLETE, _locked(project)):
-        from packager import pip
-
-        pip.ask()
-        aside.begin(lambda: import_module("packager.net"))
-
-
-def _locked(project: Project) -> str:
-    with suppress(OSError):
-        return hashlib.sha256((project.root / lockfile.FILE).read_bytes()).hexdigest()
-    return ""
-
-
 def prepare(inputs: Inputs, store: Store) -> Work:
     """Plan an image, and look up which of its layers the store has."""
     plan = Plan(inputs.project, inputs.lock, inputs.platform, store)
@@ -248,8 +226,7 @@ def carry_out(work: Work, store: Store, reporter: Reporter, ahead: Ahead | None 
             work = prepare(inputs, store)
             layers = _make_layers(work, arriving, store, Silent(), None)
         plan.check(inputs.code, path)
-    with suppress(HostError):  # it saves time, nothing else
-        store.write_note(_COMPLETE, _locked(inputs.project), value=True)
+    foreseen.note_complete(inputs.project.root, store)
     labels = {image.LABEL_INPUTS: inputs.digest, image.LABEL_MODEL: inputs.model.digest}
     return Built(inputs, image.assemble(inputs.project, inputs.platform, layers, labels))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from packager import aside, provenance
-from packager.assembling import Built, carry_out, expect, gather, prepare
+from packager.assembling import Built, carry_out, gather, prepare
 from packager.delivering import deliver, write_archive
 from packager.errors import UsageError
 from packager.layers.making import Layer
@@ -144,7 +144,6 @@ def build(project: Project, wanted: Order, store: Store, reporter: Reporter) -> 
     """
     source = aside.begin(partial(provenance.of, project))
     with _way(wanted, store) if wanted.load else nullcontext() as way:
-        expect(project, store)
         with store.scratch() as scratch:
             inputs = gather(project, wanted.platform, scratch, store=store)
         work = prepare(inputs, store)

@@ -282,6 +282,9 @@ def _built(
         reporter.title(said)
         if proved := unchanged.proved(said, limits, store=store, reporter=reporter):
             return proved
+    from packager import foreseen
+
+    foreseen.begin(context.root(), store)
     from packager import build as building
 
     project = context.project(store)

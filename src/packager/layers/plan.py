@@ -110,16 +110,21 @@ class Plan:
         """
         if self._paths is not None:
             return False
-        owned = {
-            pin.file: [one.path for one in self._entries(pin, path(pin.sha256))]
-            for pin in self.pins
-        }
+        owned = {pin.file: self._files(pin, path) for pin in self.pins}
         owners = Counter(one for paths in owned.values() for one in paths)
         sharing = [file for file, paths in owned.items() if any(owners[one] > 1 for one in paths)]
         guessed = self._big()
         self._paths = [sharing, sorted({self._top(one) for one in owners})]
         self.store.write_note("paths", self._paths_key, self._paths)
         return self._big() != guessed
+
+    def _files(self, pin: WheelPin, path: Callable[[str], Path]) -> list[str]:
+        """List the paths of a wheel's files; a wheel is read for that but once."""
+        key = _key("files", *self._key_of([pin]))
+        if not isinstance(files := self.store.note("files", key), list):
+            files = [one.path for one in self._entries(pin, path(pin.sha256))]
+            self.store.write_note("files", key, files)
+        return files
 
     def check(self, code: list[tuple[str, bytes]], path: Callable[[str], Path]) -> None:
         """Refuse code that would replace files of a wheel or of the runtime.

@@ -195,17 +195,20 @@ def _read(answer: requests.Response, page: str, file: str) -> list[Found]:
 
 
 def _listed(data: Any, page: str, file: str) -> list[Found]:
-    from pypi_simple import ProjectPage
-
     try:
-        if file:  # to look into each of thousands takes longer than the file takes to arrive
-            data["files"] = [one for one in data["files"] if one["filename"] == file]
-        files = ProjectPage.from_json_data(data).packages
-    except (LookupError, TypeError, ValueError):
-        raise requests.RequestException("what it answers is no list of files") from None
-    return [
-        Found(one.filename, one.url, page, one.digests.get("sha256"), one.size) for one in files
-    ]
+        return [
+            Found(
+                str(one["filename"]),
+                str(one["url"]),
+                page,
+                one["hashes"].get("sha256"),
+                one.get("size"),
+            )
+            for one in data["files"]
+            if file in {"", one["filename"]}
+        ]
+    except (LookupError, TypeError, AttributeError):
+        raise requests.RequestException("what it answers is no list of files (PEP 691)") from None
 
 
 def _link(html: bytes, file: str, page: str) -> list[Found]:

@@ -8,6 +8,7 @@ images takes minutes where there are thousands: hence a note of which image brou
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Chains"]
 
-_KIND = "chains"
-_MOST = 500
+_KIND = "holders"
+_MOST = 500  # chains
+_HOLDERS = 3  # images for each, the newest first: any may have been removed since
 
 
 class Chains:
@@ -36,32 +38,39 @@ class Chains:
 
     def __init__(self, find: Callable[[str], dict[str, Any] | None], store: Store | None) -> None:
         self._find, self._store = find, store
-        self._images: dict[str, str] = {}
+        self._images: dict[str, list[str]] = {}
 
     def known(self, image: Image) -> int:
         """Count the layers of an image, from the bottom, that the engine has in the same chain."""
-        images = self._noted(image) | self._images
-        asked: dict[str, list[str]] = {}
+        images = _joined(self._images, self._noted(image))
+        layers = functools.cache(self._layers)
         for count, chain in reversed([*enumerate(_chain_ids(image.diff_ids), 1)]):
-            if holder := images.get(chain):
-                if holder not in asked:
-                    found = self._find(holder) or {}
-                    asked[holder] = (found.get("RootFS") or {}).get("Layers") or []
-                if asked[holder][:count] == image.diff_ids[:count]:
+            for holder in images.get(chain, []):
+                if layers(holder)[:count] == image.diff_ids[:count]:
                     return count
         return 0
 
+    def _layers(self, image: str) -> list[str]:
+        found = self._find(image) or {}
+        return (found.get("RootFS") or {}).get("Layers") or []
+
     def remember(self, image: Image, *, lasting: bool) -> None:
         """Remember that the engine has an image; for other runs, too, if it will stay."""
-        chains = dict.fromkeys(_chain_ids(image.diff_ids), image.id)
-        self._images |= chains
+        chains = {chain: [image.id] for chain in _chain_ids(image.diff_ids)}
+        self._images = _joined(chains, self._images)
         if lasting and self._store:
-            newest = chains | {k: v for k, v in self._noted(image).items() if k not in chains}
+            newest = _joined(chains, self._noted(image))
             self._store.write_note(_KIND, _key(image), [*newest.items()][:_MOST])
 
-    def _noted(self, image: Image) -> dict[str, str]:
+    def _noted(self, image: Image) -> dict[str, list[str]]:
         noted = self._store.note(_KIND, _key(image)) if self._store else None
         return dict(noted or [])
+
+
+def _joined(newer: dict[str, list[str]], older: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Put the holders of each chain together, the newer chains and holders first."""
+    joined = {chain: [*newer.get(chain, []), *older.get(chain, [])] for chain in newer | older}
+    return {chain: [*dict.fromkeys(holders)][:_HOLDERS] for chain, holders in joined.items()}
 
 
 def _key(image: Image) -> str:

@@ -54,7 +54,8 @@ GROUPS = {
     FLOORS: "Assembling: all layers but the base, out of wheels that are in the store, against "
     "`tar -cf - TREE | tee FILE | sha256sum` of the same files, unpacked before.  Loading: a build "
     "that has every layer and only loads them, against `docker load` of what `docker save` wrote "
-    "of the same image; the engine has the base and nothing else.",
+    "of the same image; the engine has the base and nothing else.  Code changed: a build, against "
+    "`docker load` of an image that is one layer with one file of nine bytes.",
     SMOKE: "`packager smoke` of the penguins image as a whole: its own start, the sealed "
     "container, 103 replayed examples, the verdict.",
 }
@@ -83,6 +84,11 @@ def assembling(peer: Peer, project: Project) -> Sample:
 def loading(peer: Peer, project: Project) -> Sample:
     """Give the engine all layers but the base."""
     return peer.load(project)
+
+
+def loading_one(peer: Peer, project: Project) -> Sample:
+    """Give the engine one small layer."""
+    return peer.load_one(project)
 
 
 def smoke(peer: Peer, project: Project) -> Sample:
@@ -211,6 +217,16 @@ CASES = (
         group=FLOORS,
     ),
     Case("loading", "loading", PLAIN, PLAIN, measure=loading, peers=(OURS, FLOOR), group=FLOORS),
+    Case(
+        "loading-one",
+        "code changed",
+        PLAIN,
+        PLAIN,
+        change=Project.change_code,
+        measure=loading_one,
+        peers=(OURS, FLOOR),
+        group=FLOORS,
+    ),
     Case(
         "smoke",
         "container start to verdict, and more",

@@ -28,6 +28,7 @@ def own(image: Path, at: Path) -> Iterator[Path]:
         Where.
     """
     at.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["umount", at], check=False, capture_output=True)  # what a killed run left
     if not image.exists():
         with image.open("wb") as file:
             file.truncate(_GB << 30)

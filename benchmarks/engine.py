@@ -109,10 +109,15 @@ def crowd(count: int) -> None:
     """Load so many images that share one tiny layer, unless that was done before."""
     if len(docker("images", "-q", "crowd").split()) >= count:
         return
-    layer = _tar({"crowd": b"tiny"})
+    docker("load", "-q", data=archive_of(b"tiny", {f"crowd:{one}": one for one in range(count)}))
+
+
+def archive_of(content: bytes, names: Mapping[str, int]) -> bytes:
+    """Make a docker archive of images with one tiny layer, each with a number of its own."""
+    layer = _tar({"content": content})
     digest = hashlib.sha256(layer).hexdigest()
     members, manifest = {"layer.tar": layer}, []
-    for number in range(count):
+    for name, number in names.items():
         config = {
             "architecture": "amd64",
             "os": "linux",
@@ -120,10 +125,9 @@ def crowd(count: int) -> None:
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
         }
         members[f"{number}.json"] = json.dumps(config).encode()
-        tags = [f"crowd:{number}"]
-        manifest.append({"Config": f"{number}.json", "RepoTags": tags, "Layers": ["layer.tar"]})
+        manifest.append({"Config": f"{number}.json", "RepoTags": [name], "Layers": ["layer.tar"]})
     members["manifest.json"] = json.dumps(manifest).encode()
-    docker("load", "-q", data=_tar(members))
+    return _tar(members)
 
 
 def _tar(members: Mapping[str, bytes]) -> bytes:

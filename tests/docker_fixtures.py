@@ -16,8 +16,8 @@ from packager.layers import tar
 from packager.layers.making import Layer
 from packager.layers.tar import Entry, data_entry
 from packager.outputs.engine import Engine
-from packager.outputs.reference import Reference
 from packager.project import load
+from packager.reference import Reference
 from packager.reporter import Silent
 from packager.store import Blob, Store
 

@@ -24,8 +24,8 @@ from packager.outputs.ahead import Ahead
 from packager.outputs.containers import Run
 from packager.outputs.engine import Engine
 from packager.outputs.images import Loaded
-from packager.outputs.reference import Reference
 from packager.proof import Limits
+from packager.reference import Reference
 from packager.reporter import Silent
 from packager.store import Store
 

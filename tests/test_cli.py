@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from packager import smoke
 from packager.errors import ClaimError, HostError, UsageError
 from packager.outputs.engine import Engine
-from packager.outputs.reference import Reference
+from packager.reference import Reference
 
 NO_ENGINE = {"DOCKER_HOST": "tcp://127.0.0.1:9"}
 

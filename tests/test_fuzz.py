@@ -38,7 +38,7 @@ from packager.layers.tar import data_entry
 from packager.lock import debian_archive, debian_index, elf, lockfile, resolve
 from packager.lock.debian import DebPin
 from packager.outputs.opened import damaged, opened
-from packager.outputs.reference import Reference
+from packager.reference import Reference
 from packager.runtime.packager_runtime import facts
 
 QUICK, WHOLE = 60, 3000

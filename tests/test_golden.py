@@ -33,8 +33,8 @@ from packager.layers.tar import Entry, data_entry
 from packager.lock.debian import DebianPins, DebPin
 from packager.lock.lockfile import Lock, WheelPin
 from packager.outputs import archive
-from packager.outputs.reference import Reference
 from packager.project import Project
+from packager.reference import Reference
 from packager.reporter import Silent
 from packager.store import Blob, Store
 

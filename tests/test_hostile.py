@@ -51,7 +51,7 @@ from packager.layers import deb, debian_root, tar, tree, wheel
 from packager.layers.site import Site
 from packager.layers.tar import Entry, data_entry
 from packager.lock import debian_index, elf, lockfile, resolve
-from packager.outputs.reference import Reference
+from packager.reference import Reference
 from packager.runtime.packager_runtime import facts
 
 SITE = Site.debian("3.11")

@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 SOURCE = REPOSITORY / "src" / "packager"
 FLOORS = [
     ["errors", "reporter", "formats", "files", "inside", "leases", "aside", "runtime"],
-    ["net", "pip", "git", "store", "downloads", "project", "settings"],
+    ["net", "pip", "git", "reference", "store", "downloads", "project", "settings"],
     ["lock"],
     ["layers"],
     ["image"],

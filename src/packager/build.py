@@ -17,10 +17,10 @@ from packager.errors import UsageError
 from packager.layers.making import Layer
 from packager.outputs import engine
 from packager.outputs.ahead import Ahead
-from packager.outputs.reference import Reference
 from packager.project import Project
 from packager.proof import Limits, Verdict
 from packager.provenance import Provenance
+from packager.reference import Reference
 from packager.reporter import Reporter
 from packager.store import Store
 

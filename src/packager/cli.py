@@ -347,7 +347,7 @@ def smoke(context: _Context, image: str | None, limits: Limits, as_json: bool) -
 
 
 def _own_image(context: _Context) -> str:
-    from packager.outputs.reference import Reference
+    from packager.reference import Reference
 
     project = context.project()
     return str(Reference.of(project.name, project.version))

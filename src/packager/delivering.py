@@ -13,8 +13,8 @@ from packager import image, proof
 from packager.assembling import Built
 from packager.errors import ClaimError, PackagerError, UsageError
 from packager.outputs import archive
-from packager.outputs.reference import Reference
 from packager.proof import Limits, Verdict
+from packager.reference import Reference
 from packager.reporter import Reporter
 from packager.store import Store
 

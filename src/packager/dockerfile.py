@@ -23,9 +23,9 @@ from packager.delivering import prove_and_tag
 from packager.errors import UsageError, without_credentials
 from packager.files import canonical_json, replace_file
 from packager.outputs import engine as engines
-from packager.outputs.reference import Reference
 from packager.project import Project
 from packager.proof import Verdict
+from packager.reference import Reference
 from packager.reporter import Reporter, human_size
 from packager.store import Store
 

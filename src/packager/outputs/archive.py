@@ -14,7 +14,7 @@ from packager.files import canonical_json, replacing
 from packager.image import Image, Manifest
 from packager.layers import tar
 from packager.layers.tar import Entry, data_entry
-from packager.outputs.reference import Reference
+from packager.reference import Reference
 from packager.store import Blob
 
 __all__ = ["blob_entry", "docker_manifest", "write"]

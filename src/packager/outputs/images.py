@@ -16,7 +16,7 @@ from packager.store import Store
 if TYPE_CHECKING:
     from packager.image import Image
     from packager.leases import Lease
-    from packager.outputs.reference import Reference
+    from packager.reference import Reference
 
 __all__ = ["Images", "Loaded"]
 

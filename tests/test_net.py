@@ -99,6 +99,12 @@ def test_the_reason_of_a_failure_does_not_tell_the_proxys_password(
     assert net.reasons(caught.value) == "Failed to parse: http://proxy:99999"
 
 
+def test_a_reason_may_be_a_mere_word() -> None:
+    inner = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    inner.reason = "CERTIFICATE_VERIFY_FAILED"
+    assert "certificate verify failed" in net.reasons(requests.ConnectionError(inner))
+
+
 @pytest.mark.parametrize("asked", ["3600", "Fri, 31 Dec 9999 23:59:59 GMT"])
 def test_a_server_cannot_make_us_wait_for_an_hour(asked: str) -> None:
     retry = net.session().get_adapter("http://host/").max_retries.new()

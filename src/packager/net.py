@@ -142,11 +142,11 @@ def holds_secret(url: str) -> bool:
 
 def reasons(error: BaseException) -> str:
     """Say why a request failed in a line: the innermost reason, without any credentials."""
-    while (inner := getattr(error, "reason", None) or _wrapped(error)) is not None:
+    while (inner := _wrapped(error)) is not None:
         error = inner
     return without_credentials(str(error)) or type(error).__name__
 
 
 def _wrapped(error: BaseException) -> BaseException | None:
-    first = error.args[0] if error.args else None
-    return first if isinstance(first, BaseException) else None
+    wraps = [getattr(error, "reason", None), *error.args[:1]]  # a reason may be a mere word
+    return next((one for one in wraps if isinstance(one, BaseException)), None)

@@ -1,6 +1,6 @@
 # Everything a contributor does, by name.  `make` alone explains.
 .DEFAULT_GOAL := help
-.PHONY: help setup engine browser quickstart test test-all reproducibility figures benchmark lint format types docs lock clean
+.PHONY: help setup engine browser registry quickstart test test-all reproducibility figures benchmark lint format types docs lock clean
 
 VENV := .venv/bin
 
@@ -16,13 +16,16 @@ engine: setup ## Make sure that a container engine answers
 browser: setup ## Make sure that there is a Chromium for the tests of the image's page
 	@$(VENV)/python scripts/ensure_browser.py
 
+registry: setup ## Make sure that there is a registry for the tests of push
+	@$(VENV)/python scripts/ensure_registry.py
+
 quickstart: engine ## The whole story: bake, train, lock, build, smoke-test, verify
 	@scripts/quickstart.sh
 
-test: engine browser lint types docs ## Set everything up and pass all the tests
+test: engine browser registry lint types docs ## Set everything up and pass all the tests
 	$(VENV)/python -m pytest -n 2 --dist loadgroup
 
-test-all: engine browser lint types docs ## All of that, and the tests that take minutes each
+test-all: engine browser registry lint types docs ## All of that, and the tests that take minutes each
 	$(VENV)/python -m pytest -n 2 --dist loadgroup -m "whole or not whole"
 
 reproducibility: engine ## Build the example in all the circumstances of docs/reproducibility.md

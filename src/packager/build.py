@@ -8,11 +8,11 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packager import aside, provenance
 from packager.assembling import Built, carry_out, gather, prepare
-from packager.delivering import deliver, write_archive
+from packager.delivering import deliver, push, write_archive
 from packager.errors import UsageError
 from packager.layers.making import Layer
 from packager.outputs import engine
@@ -23,6 +23,10 @@ from packager.provenance import Provenance
 from packager.reference import Reference
 from packager.reporter import Reporter
 from packager.store import Store
+
+if TYPE_CHECKING:
+    from packager.outputs.registry import Pushed
+    from packager.registry import Repository
 
 __all__ = ["Order", "Result", "build", "order", "summary", "title"]
 
@@ -41,6 +45,10 @@ class Order:
         Into the engine.
     limits : Limits or None
         Of the smoke test; None leaves it out.
+    push : Reference or None
+        The name that it gets in a registry.
+    insecure : bool
+        Whether that may be one without a good certificate, or without any.
     """
 
     platform: str
@@ -48,6 +56,8 @@ class Order:
     output: Path | None
     load: bool
     limits: Limits | None
+    push: Reference | None
+    insecure: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,9 @@ class Result:
     verdict : Verdict or None
         Of the smoke test, if there was one.
     manifest : str
-        The digest of the archive's manifest; empty without an archive.
+        The digest of the manifest; empty without an archive and a push.
+    pushed : Pushed or None
+        What came of a push.
     """
 
     order: Order
@@ -67,6 +79,7 @@ class Result:
     built: Built
     verdict: Verdict | None
     manifest: str
+    pushed: Pushed | None
 
 
 def order(
@@ -77,6 +90,8 @@ def order(
     load: bool,
     platform: str | None,
     limits: Limits | None,
+    push: str | None = None,
+    insecure: bool = False,
 ) -> Order:
     """Check what is asked for, before minutes of work.
 
@@ -94,6 +109,10 @@ def order(
         By default the project's first.
     limits : Limits, optional
         Of the smoke test; None leaves it out.
+    push : str, optional
+        The name to push it by.
+    insecure : bool
+        Whether to push over an insecure way.
 
     Returns
     -------
@@ -105,7 +124,8 @@ def order(
     UsageError
         When nothing would be made, or not under that name, or not at that place.
     """
-    if not load and output is None:
+    goal = None if push is None else Reference.parse(push, where="push")
+    if not load and output is None and goal is None:
         raise UsageError("--no-load without -o FILE would make nothing", where="command line")
     if output is not None:
         folder = output.absolute().parent
@@ -115,11 +135,12 @@ def order(
         reference = Reference.of(project.name, project.version)
     else:
         reference = Reference.parse(tag, where="-t")
-    return Order(platform or project.platforms[0], reference, output, load, limits)
+    where = platform or project.platforms[0]
+    return Order(where, reference, output, load, limits, goal, insecure)
 
 
 def build(project: Project, wanted: Order, store: Store, reporter: Reporter) -> Result:
-    """Carry an order out: assemble, then load, prove and tag, then write the archive.
+    """Carry an order out: assemble, then load, prove and tag, then write the archive, then push.
 
     Parameters
     ----------
@@ -140,8 +161,9 @@ def build(project: Project, wanted: Order, store: Store, reporter: Reporter) -> 
     Raises
     ------
     PackagerError
-        As `carry_out`, `deliver` and `write_archive`.
+        As `carry_out`, `deliver`, `write_archive` and `push`.
     """
+    repository = _repository(wanted)
     source = aside.begin(partial(provenance.of, project))
     with _way(wanted, store) if wanted.load else nullcontext() as way:
         with store.scratch() as scratch:
@@ -160,7 +182,20 @@ def build(project: Project, wanted: Order, store: Store, reporter: Reporter) -> 
         manifest = write_archive(
             built, wanted.output, wanted.reference, store, source.result().annotations()
         )
-    return Result(wanted, source.result(), built, verdict, manifest)
+    pushed = None
+    if repository:
+        pushed = push(built, repository, store, reporter)
+        manifest = pushed.manifest
+    return Result(wanted, source.result(), built, verdict, manifest, pushed)
+
+
+def _repository(wanted: Order) -> Repository | None:
+    """Reach the registry, before minutes of work for one that does not let us in."""
+    if wanted.push is None:
+        return None
+    from packager import registry
+
+    return registry.connect(wanted.push, actions="pull,push", insecure=wanted.insecure)
 
 
 def _way(wanted: Order, store: Store) -> Ahead:
@@ -203,6 +238,7 @@ def summary(result: Result) -> Mapping[str, Any]:
         "archive": str(wanted.output) if wanted.output else None,
         "manifest": result.manifest or None,
         "smoke": verdict and verdict.told(),
+        "pushed": result.pushed and asdict(result.pushed),
     }
 
 

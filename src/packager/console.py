@@ -217,6 +217,8 @@ def print_build(out: Out, told: Mapping[str, Any]) -> None:
         out.say(f"archive   {told['archive']}")
         out.say(f"manifest  {told['manifest']}")
     out.say(f"image     {told['reference']}  {told['id']}  {human_size(told['size'])}")
+    if pushed := told.get("pushed"):
+        out.say(f"pushed    {pushed['reference']}  {pushed['manifest']}")
 
 
 def print_info(out: Out, described: dict[str, Any]) -> None:

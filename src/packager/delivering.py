@@ -15,14 +15,16 @@ from packager.errors import ClaimError, PackagerError, UsageError
 from packager.outputs import archive
 from packager.proof import Limits, Verdict
 from packager.reference import Reference
-from packager.reporter import Reporter
+from packager.reporter import Reporter, human_size
 from packager.store import Store
 
 if TYPE_CHECKING:
     from packager.outputs.ahead import Ahead
     from packager.outputs.engine import Engine
+    from packager.outputs.registry import Pushed
+    from packager.registry import Repository
 
-__all__ = ["deliver", "prove_and_tag", "write_archive"]
+__all__ = ["deliver", "prove_and_tag", "push", "write_archive"]
 
 
 def write_archive(
@@ -56,6 +58,42 @@ def write_archive(
     manifest = image.manifest_of(built.image, store)
     archive.write(path, built.image, manifest, reference, annotations)
     return f"sha256:{manifest.descriptor.sha256}"
+
+
+def push(built: Built, repository: Repository, store: Store, reporter: Reporter) -> Pushed:
+    """Bring the image to a registry.
+
+    Parameters
+    ----------
+    built : Built
+        From `assemble`.
+    repository : Repository
+        Where it goes, from `registry.connect`.
+    store : Store
+        Gets the compressed layers.
+    reporter : Reporter
+        Gets a row.
+
+    Raises
+    ------
+    ClaimError
+        When the registry does not keep what it was given.
+    HostError
+        When it refuses something, or stops answering.
+    """
+    from packager.outputs import registry
+
+    begin = time.monotonic()
+    reporter.begin("push", f"to {repository.name}")
+    manifest = image.manifest_of(built.image, store)
+    done = registry.write(repository, built.image, manifest, store, reporter)
+    total = done.sent + done.mounted + done.there
+    what = f"{done.sent} of {total} blobs sent" if done.sent else "the registry has all blobs"
+    if done.mounted:
+        what += f", {done.mounted} mounted"
+    took = f"{time.monotonic() - begin:.1f} s"
+    reporter.row("push", what, human_size(done.size), took)
+    return done
 
 
 def deliver(

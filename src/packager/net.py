@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from packager.errors import without_credentials
 
 __all__ = [
     "holds_secret",
+    "pause",
     "reasons",
     "session",
 ]
@@ -112,16 +114,23 @@ class _Session(requests.Session):
         return super().get_adapter(url)
 
 
-def session() -> requests.Session:
+def session(*, trusted: Iterable[str] = ()) -> requests.Session:
     """Make a session that honours proxies, netrc, custom certificates and pip's settings.
 
     Refused connections, 429 and server errors are tried again, later each time.
+
+    Parameters
+    ----------
+    trusted : iterable of str
+        Hosts, with a port or without, whose certificates need not be verified, beside those
+        that pip's `trusted-host` names.
     """
     settings = pip.settings()
-    # Silence is what takes longest to notice, so it is tried but once more.
+    # Silence is what takes longest to notice, so it is tried but once more; what else there is
+    # (a certificate, say) does not get better.
     failing = (429, 500, 502, 503, 504)
-    retry = _Patience(total=4, read=1, backoff_factor=0.5, status_forcelist=failing)
-    made = _Session(settings.trusted_hosts, retry)
+    retry = _Patience(total=4, read=1, other=0, backoff_factor=0.5, status_forcelist=failing)
+    made = _Session(settings.trusted_hosts | {*trusted}, retry)
     trusting = _SystemTrust(max_retries=retry, pool_maxsize=16)
     made.mount("https://", trusting)
     made.mount("http://", trusting)
@@ -132,6 +141,20 @@ def session() -> requests.Session:
     if settings.proxy:
         made.proxies = {"http": settings.proxy, "https": settings.proxy}
     return made
+
+
+def pause(answer: requests.Response | None, tries: int) -> float:
+    """Say how many seconds to wait before what failed so often is tried again.
+
+    Parameters
+    ----------
+    answer : requests.Response, optional
+        May ask for patience.
+    tries : int
+        How many have failed.
+    """
+    asked = None if answer is None else _Patience().get_retry_after(answer.raw)
+    return 0.5 * 2**tries if asked is None else asked
 
 
 def holds_secret(url: str) -> bool:

@@ -9,9 +9,10 @@ from packaging.utils import canonicalize_name
 
 from packager.errors import UsageError
 
-__all__ = ["Reference"]
+__all__ = ["HUB", "Reference"]
 
-_HUB = "docker.io"
+HUB = "docker.io"
+"""What is meant where a name names no registry."""
 _LIBRARY = "library/"
 _LONGEST_NAME = 255
 
@@ -93,7 +94,7 @@ class Reference:
     @property
     def name(self) -> str:
         """The short form without its tag, as an engine wants it for tagging."""
-        if self.registry == _HUB:
+        if self.registry == HUB:
             return self.repository.removeprefix(_LIBRARY)
         return f"{self.registry}/{self.repository}"
 
@@ -112,8 +113,8 @@ def _split_registry(name: str) -> tuple[str, str]:
     if slash and (first == "localhost" or "." in first or ":" in first):
         registry, repository = first, rest
     else:
-        registry, repository = _HUB, name
-    if registry == _HUB and "/" not in repository:
+        registry, repository = HUB, name
+    if registry == HUB and "/" not in repository:
         repository = f"{_LIBRARY}{repository}"
     return registry, repository
 

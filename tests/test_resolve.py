@@ -301,6 +301,7 @@ def test_a_pin_that_stays_keeps_its_wheels_unless_its_hashes_differ() -> None:
         wheels.choose,
         indexes=Silent(),  # type: ignore[arg-type]
         python="3.11",
+        glibc=36,
         platforms=["linux/amd64"],
         known={pin: [had]},
     )
@@ -507,14 +508,14 @@ def test_a_dependency_without_a_wheel_for_the_target_is_refused_by_name() -> Non
             return offered
 
     with pytest.raises(UsageError, match=r"one 1\.0: no wheel for CPython 3\.11 on linux"):
-        wheels.choose(pins, OneIndex(), python="3.11", platforms=["linux/amd64"])  # type: ignore[arg-type]
+        wheels.choose(pins, OneIndex(), python="3.11", glibc=36, platforms=["linux/amd64"])  # type: ignore[arg-type]
     offered[0] = Found("one-1.0.tar.gz", "", "", digest, 1)
     with pytest.raises(UsageError, match="only an sdist"):
-        wheels.choose(pins, OneIndex(), python="3.11", platforms=["linux/amd64"])  # type: ignore[arg-type]
+        wheels.choose(pins, OneIndex(), python="3.11", glibc=36, platforms=["linux/amd64"])  # type: ignore[arg-type]
 
 
 def test_target_tags_are_those_of_pip_on_such_a_system() -> None:
-    tags = [str(tag) for tag in wheels.target_tags("3.11", "linux/amd64")]
+    tags = [str(tag) for tag in wheels.target_tags("3.11", 36, "linux/amd64")]
     order = [
         "cp311-cp311-manylinux_2_36_x86_64",
         "cp311-cp311-manylinux_2_17_x86_64",
@@ -527,7 +528,7 @@ def test_target_tags_are_those_of_pip_on_such_a_system() -> None:
     ]
     assert [tags.index(tag) for tag in order] == sorted(tags.index(tag) for tag in order)
     assert not [tag for tag in tags if "2_37" in tag or "musl" in tag or "win" in tag]
-    arm = [str(tag) for tag in wheels.target_tags("3.13", "linux/arm64")]
+    arm = [str(tag) for tag in wheels.target_tags("3.13", 41, "linux/arm64")]
     assert "cp313-cp313-manylinux_2_41_aarch64" in arm
     assert not [tag for tag in arm if "x86_64" in tag or "manylinux1" in tag]
 

@@ -34,7 +34,7 @@ FLOORS = [
             "diff",
         ),
         *("cards", "markers", "metrics", "questions", "citation"),
-        *("predicting", "rows", "serving"),
+        *("predicting", "rows", "serving", "basing"),
     ],
     ["console", "cli", "__main__"],
 ]

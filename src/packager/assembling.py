@@ -116,11 +116,12 @@ def gather(
     """
     lock = lockfile.read(project.root)
     lockfile.require_fresh(lock, project, image_only=True)
-    if platform not in lock.debian:
+    if platform not in lock.platforms:
         raise UsageError(
-            f"the lock is for {', '.join(lock.debian)}, not for {platform}",
+            f"the lock is for {', '.join(lock.platforms)}, not for {platform}",
             where="pyproject.toml: tool.packager.platforms",
         )
+    project = lockfile.settled(project, lock)
     model = model or tree.read_model(project, store.digest if store else None)
     recorded = read_examples(project, model.digest, examples)
     card = read_card(project, scratch)
@@ -148,11 +149,14 @@ class Work:
     ----------
     found : mapping of str to Blob
         Layers and parts of layers, by their recipes' keys.
+    root : Recipe or None
+        What the base's programs are run from, where that is not its first layer.
     """
 
     inputs: Inputs
     plan: Plan
     recipes: Sequence[Recipe]
+    root: Recipe | None
     found: Mapping[str, Blob]
 
     @property
@@ -166,7 +170,9 @@ def prepare(inputs: Inputs, store: Store) -> Work:
     """Plan an image, and look up which of its layers the store has."""
     plan = Plan(inputs.project, inputs.lock, inputs.platform, store)
     recipes = plan.recipes(inputs.model, inputs.code, _facts(inputs))
-    return Work(inputs, plan, recipes, making.find(recipes, store))
+    root = plan.root
+    found = making.find([*recipes, *([root] if root else [])], store)
+    return Work(inputs, plan, recipes, root, found)
 
 
 def assemble(inputs: Inputs, store: Store, reporter: Reporter) -> Built:
@@ -228,7 +234,9 @@ def carry_out(work: Work, store: Store, reporter: Reporter, ahead: Ahead | None 
         plan.check(inputs.code, path)
     foreseen.note_complete(inputs.project.root, store)
     labels = {image.LABEL_INPUTS: inputs.digest, image.LABEL_MODEL: inputs.model.digest}
-    return Built(inputs, image.assemble(inputs.project, inputs.platform, layers, labels))
+    base = inputs.lock.images.get(inputs.platform)
+    made = image.assemble(inputs.project, inputs.platform, layers, labels, base)
+    return Built(inputs, made)
 
 
 def _facts(inputs: Inputs) -> dict[str, bytes]:
@@ -329,13 +337,16 @@ def _make_layers(
     layers: list[Layer] = []
     recipes = work.recipes
     reporter.begin("assemble", f"{len(recipes)} layers")
-    made = making.make(recipes, work.found, arriving, store, partial(_workshop, store), ready=ready)
+    workshop = partial(_workshop, store)
+    made = making.make(recipes, work.found, arriving, store, workshop, ready=ready, root=work.root)
     for role, group in groupby(made, key=lambda layer: layer.role):
         kind = list(group)
         layers += kind
         cached = sum(layer.cached for layer in kind)
         count = sum(layer.count for layer in kind)
         what = f"{count} in {len(kind)} layers" if role == "wheels" else kind[0].what
+        if role == "base" and len(kind) > 1:
+            what += f" in {len(kind)} layers"
         state = f"{len(kind) - cached} built, {cached} cached"
         if cached in {0, len(kind)}:
             state = "cached" if cached else "built"

@@ -15,6 +15,7 @@ from packager.assembling import Built, carry_out, gather, prepare
 from packager.delivering import deliver, push, write_archive
 from packager.errors import UsageError
 from packager.layers.making import Layer
+from packager.lock import lockfile
 from packager.outputs import engine
 from packager.outputs.ahead import Ahead
 from packager.project import Project
@@ -243,7 +244,15 @@ def summary(result: Result) -> Mapping[str, Any]:
 
 
 def title(project: Project, wanted: Order) -> dict[str, str]:
-    """Say in a few words what is to be built."""
+    """Say in a few words what is to be built.
+
+    Raises
+    ------
+    ClaimError
+        When only the lock says which Python that is with, and there is none.
+    """
+    if project.target is None:
+        project = lockfile.settled(project, lockfile.read(project.root))
     return {
         "name": project.name,
         "version": project.version,

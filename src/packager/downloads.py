@@ -114,7 +114,9 @@ class Downloads:
                 return digest.hexdigest()
         with (
             Out(partial, "ab", self._store.name) as out,
-            self._store.session.get(place, stream=True, headers=_resume(have)) as answer,
+            self._store.session.get(
+                place, stream=True, headers=_resume(have), auth=wanted.login
+            ) as answer,
         ):
             if have and answer.status_code == requests.codes.requested_range_not_satisfiable:
                 out.restart()  # so what was there is no part of it

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from packager import formats
 from packager.files import canonical_json
 from packager.layers.making import Layer
+from packager.lock.image_pins import ImagePins
 from packager.project import PLATFORMS, Project
 from packager.store import Blob, Store
 
@@ -25,6 +26,7 @@ __all__ = [
     "LABEL",
     "LABEL_BARE",
     "LABEL_BASE",
+    "LABEL_BASE_DIGEST",
     "LABEL_INPUTS",
     "LABEL_MODEL",
     "LABEL_REPRODUCIBLE",
@@ -46,6 +48,7 @@ LABEL_BARE = f"{LABEL}.layers"
 """Of an image that is only the lower part of one, and gone when its maker is."""
 REVISION = "org.opencontainers.image.revision"
 LABEL_BASE = "org.opencontainers.image.base.name"
+LABEL_BASE_DIGEST = "org.opencontainers.image.base.digest"
 LABEL_INPUTS = f"{LABEL}.inputs"
 LABEL_MODEL = f"{LABEL}.model"
 LABEL_REPRODUCIBLE = f"{LABEL}.reproducible"
@@ -66,6 +69,8 @@ class Image:
     ----------
     config : bytes
         Canonical JSON; its sha256 is the image ID.
+    annotations : mapping of str to str
+        For its manifest.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Image:
     platform: str
     config: bytes
     layers: tuple[Layer, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -117,7 +123,11 @@ class Manifest:
 
 
 def assemble(
-    project: Project, platform: str, layers: Sequence[Layer], added: Mapping[str, str]
+    project: Project,
+    platform: str,
+    layers: Sequence[Layer],
+    added: Mapping[str, str],
+    base: ImagePins | None = None,
 ) -> Image:
     """Put layers together as an image.
 
@@ -129,22 +139,26 @@ def assemble(
         Bottom first.
     added : mapping
         Labels beside the ones that every image has.
+    base : ImagePins, optional
+        The image below, if the base is one.
     """
+    annotations: dict[str, str] = {}
+    if base:
+        digest = {LABEL_BASE_DIGEST: f"sha256:{base.manifest}"}
+        added = {**added, **digest}
+        said = {f"{LABEL}.base.{key}": value for key, value in base.labels.items()}
+        annotations = {LABEL_BASE: project.base, **digest, **said}
     config = {
         "architecture": PLATFORMS[platform],
         "os": "linux",
         "created": CREATED,
         "config": {
             "User": "65532:65532",
-            "Env": [
-                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                "LANG=C.UTF-8",
-                "HOME=/tmp",
-                "PYTHONDONTWRITEBYTECODE=1",
-                "PYTHONHASHSEED=0",
-                "PYTHONUNBUFFERED=1",
+            "Env": _variables(base.env if base else ()),
+            "Entrypoint": [
+                f"/{project.offered.prefix}/bin/python{project.python}",
+                *("-P", "-m", "packager_runtime"),
             ],
-            "Entrypoint": [f"/usr/bin/python{project.python}", "-P", "-m", "packager_runtime"],
             "Cmd": ["info"],
             "WorkingDir": "/tmp",  # noqa: S108 - the one place a sealed image can write to
             "Labels": {**labels(project), **added},
@@ -158,7 +172,21 @@ def assemble(
             for layer in layers
         ],
     }
-    return Image(project.name, project.version, platform, canonical_json(config), tuple(layers))
+    made = canonical_json(config)
+    return Image(project.name, project.version, platform, made, tuple(layers), annotations)
+
+
+def _variables(given: Iterable[str]) -> list[str]:
+    """List the variables of an image: those of its base, and above them ours."""
+    ours = (
+        "LANG=C.UTF-8",
+        "HOME=/tmp",
+        "PYTHONDONTWRITEBYTECODE=1",
+        "PYTHONHASHSEED=0",
+        "PYTHONUNBUFFERED=1",
+    )
+    path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return list({one.partition("=")[0]: one for one in (path, *given, *ours)}.values())
 
 
 def bare(layers: Sequence[Layer], platform: str) -> Image:
@@ -202,7 +230,7 @@ def manifest_of(image: Image, store: Store) -> Manifest:
             "mediaType": _MANIFEST,
             "config": config.as_json(),
             "layers": [Descriptor(_LAYER, blob.sha256, blob.size).as_json() for blob in layers],
-            "annotations": {COMPRESSED_BY: formats.COMPRESSOR},
+            "annotations": {**image.annotations, COMPRESSED_BY: formats.COMPRESSOR},
         }
     )
     descriptor = Descriptor(_MANIFEST, hashlib.sha256(data).hexdigest(), len(data))

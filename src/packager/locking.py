@@ -13,15 +13,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from packager import formats
+from packaging.specifiers import SpecifierSet
+
+from packager import basing, formats
 from packager.errors import ClaimError, HostError
 from packager.files import canonical_json, replace_file
 from packager.layers import deb, wheel
+from packager.layers.image_root import library_folders, refuse_taken
 from packager.layers.site import Site
 from packager.layers.tar import Entry
 from packager.lock import debian, elf, lockfile, places, wheels
 from packager.lock.debian_pins import DebianPins
 from packager.lock.elf import ElfFacts, ElfFile
+from packager.lock.image_pins import WHERE, ImagePins
 from packager.lock.indexes import Indexes
 from packager.lock.lockfile import Lock, WheelPin
 from packager.lock.requirements import Pinned, is_ours, read_requirements
@@ -47,10 +51,11 @@ _CONTENTS = 1
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """What tells whether an image lacks a library: its paths, and its ELF files."""
+    """What tells whether an image lacks a library: its paths, its ELF files, and folders."""
 
     paths: Sequence[str]
     files: Sequence[ElfFile]
+    folders: Sequence[str] = ()
 
 
 def make(
@@ -82,6 +87,11 @@ def make(
     """
     old = _previous(project)
     refuse_unknown(project, upgrade or [])
+    stays = old if upgrade is None or upgrade else None
+    images: Mapping[str, ImagePins] = {}
+    if project.target is None:
+        reporter.begin("base", f"looking into {project.base}")
+        project, images = _images(project, store, stays)
     resolver, why = choose_resolver(project)
     kept = _kept(project, old) if upgrade is None else {}
     if _IMAGE not in kept or (project.dev_dependencies and _DEV not in kept):
@@ -90,8 +100,10 @@ def make(
     with store.scratch() as work, ThreadPoolExecutor(1) as aside:
         # A resolver is a process of its own; what needs no pins is done beside it.
         resolving = _resolving(project, work, upgrade, kept, aside)
-        bases = _bases(project, store, old if upgrade is None or upgrade else None)
-        contents = {platform: _base(project, bases[platform], store) for platform in bases}
+        bases = {} if images else _bases(project, store, stays)
+        contents = {platform: _base(project, bases[platform], store) for platform in bases} | {
+            platform: _image(project, images[platform], store) for platform in images
+        }
         pins = read_requirements(resolving[_IMAGE].result(), _IMAGE)
         state = "kept" if _IMAGE in kept else resolver
         reporter.row("resolve", f"{len(pins)} distributions for the image", "", state)
@@ -102,13 +114,19 @@ def make(
         for platform in project.platforms:
             fitting = [found[one.sha256] for one in chosen if platform in one.platforms]
             _check_libraries(project, platform, [contents[platform], *fitting])
-            counts = f"{len(fitting)} wheels, {len(bases[platform].packages)} packages"
+            if platform in images:
+                paths, names = {*contents[platform].paths}, [one.name for one in chosen]
+                refuse_taken(paths, Site.of(project.offered), names, project.base)
+                base = f"{len(images[platform].layers)} layers of {project.base}"
+            else:
+                base = f"{len(bases[platform].packages)} packages"
+            counts = f"{len(fitting)} wheels, {base}"
             reporter.row("lock", f"{counts} for {platform}", "", "every library found")
         if _DEV in resolving:
             reporter.begin("resolve", "the development environment")
         requirements = {name: job.result() for name, job in resolving.items()}
     inputs = lockfile.inputs_of(project, requirements)
-    lock = Lock(inputs, chosen, bases, lockfile.tool_facts())
+    lock = Lock(inputs, chosen, bases, lockfile.tool_facts(), images)
     # All at the end: a lock that cannot be completed leaves the old ones as they were.
     for name, data in requirements.items():
         _set_aside(project.root / name, reporter)
@@ -134,7 +152,7 @@ def _previous(project: Project) -> Lock | None:
 
 def _kept(project: Project, old: Lock | None) -> dict[str, bytes]:
     """Find the requirements files that resolving would give again, pin for pin."""
-    if old is None:
+    if old is None or _offers_another(project, old):
         return {}
     files = lockfile.requirements_of(project)
     now = lockfile.inputs_of(project, files)
@@ -157,6 +175,46 @@ def _resolving(
             lambda: kept.get(_DEV) or resolve_dev(project, work, image.result(), upgrade=upgrade)
         )
     return jobs
+
+
+def _offers_another(project: Project, old: Lock) -> bool:
+    """Tell whether a lock was resolved for what the base offered before it moved."""
+    return any(pins.target != project.target for pins in old.images.values())
+
+
+def _images(
+    project: Project, store: Store, old: Lock | None
+) -> tuple[Project, Mapping[str, ImagePins]]:
+    """Pin a base that is an image; the old pins stay while its name does."""
+    keep = old.images if old and old.inputs.get("base") == project.base else {}
+    images = {
+        platform: keep.get(platform) or basing.pin(project.base, platform, store)
+        for platform in project.platforms
+    }
+    offers = {pins.target for pins in images.values()}
+    if len(offers) > 1:
+        told = ", ".join(sorted(f"Python {one.python}, glibc 2.{one.glibc}" for one in offers))
+        raise ClaimError(f"{project.base} differs between platforms: {told}", where=WHERE)
+    target = offers.pop()
+    if not SpecifierSet(project.requires_python).contains(target.python, prereleases=True):
+        raise ClaimError(
+            f"{project.base} has Python {target.python}, which {project.requires_python} "
+            "leaves out",
+            where=WHERE,
+            hint="Choose another base, or change requires-python in [project].",
+        )
+    return replace(project, target=target), images
+
+
+def _image(project: Project, pins: ImagePins, store: Store) -> _Contents:
+    """List what a base that is an image holds; that its own programs run is its maker's claim."""
+    key = hashlib.sha256(canonical_json([_CONTENTS, asdict(pins)])).hexdigest()
+    noted = store.note("root", key)
+    if noted is None:
+        found = basing.contents(project.base, pins, store)
+        noted = {"paths": sorted(found), "folders": library_folders(found)}
+        store.write_note("root", key, noted)
+    return _Contents(noted["paths"], [], noted["folders"])
 
 
 def _bases(project: Project, store: Store, old: Lock | None) -> Mapping[str, DebianPins]:
@@ -201,6 +259,7 @@ def _wheels(
         pins,
         indexes,
         python=project.python,
+        glibc=project.offered.glibc,
         platforms=project.platforms,
         known=_known(project, old),
     )
@@ -212,7 +271,8 @@ def _known(project: Project, old: Lock | None) -> dict[Pinned, list[WheelPin]]:
     """Read off the old lock which wheels of which pins were chosen for the same target."""
     data = lockfile.requirements_of(project).get(_IMAGE, b"")
     now = lockfile.inputs_of(project, {_IMAGE: data})
-    if old is None or any(old.inputs.get(key) != now[key] for key in (*_TARGET, _IMAGE)):
+    same = old is not None and not _offers_another(project, old)
+    if old is None or not same or any(old.inputs.get(k) != now[k] for k in (*_TARGET, _IMAGE)):
         return {}
     locked: defaultdict[str, list[WheelPin]] = defaultdict(list)
     for one in old.wheels:
@@ -226,7 +286,7 @@ def _known(project: Project, old: Lock | None) -> dict[Pinned, list[WheelPin]]:
 
 
 def _wheel(project: Project, pin: WheelPin, blob: Blob, store: Store) -> _Contents:
-    site = Site.debian(project.python)
+    site = Site.of(project.offered)
     what = [pin.sha256, pin.file]
     return _contents(store, what, project, lambda _: wheel.wheel_entries(blob.path, pin.file, site))
 
@@ -235,7 +295,7 @@ def _contents(
     store: Store, what: object, project: Project, entries: Callable[[Path], list[Entry]]
 ) -> _Contents:
     """Look into wheels or packages, once: the same bytes always hold the same libraries."""
-    recipe = [_CONTENTS, formats.LAYERS, project.python, what]
+    recipe = [_CONTENTS, formats.LAYERS, project.python, project.offered.prefix, what]
     key = hashlib.sha256(canonical_json(recipe)).hexdigest()
     noted = store.note("libraries", key)
     if noted is None:
@@ -261,8 +321,11 @@ def _check_libraries(project: Project, platform: str, parts: Sequence[_Contents]
         [file for part in parts for file in part.files],
         paths=[path for part in parts for path in part.paths],
         architecture=PLATFORMS[platform],
-        library_dirs=_LIBRARY_DIRS[PLATFORMS[platform]],
-        python_dir=Site.debian(project.python).packages,
+        library_dirs=[
+            *_LIBRARY_DIRS[PLATFORMS[platform]],
+            *(folder for part in parts for folder in part.folders),
+        ],
+        python_dir=Site.of(project.offered).packages,
     )
 
 
@@ -291,6 +354,10 @@ def _moves(old: Lock, new: Lock) -> list[str]:
         {wheel.name: wheel.version for wheel in old.wheels},
         {wheel.name: wheel.version for wheel in new.wheels},
     )
+    for platform, pins in new.images.items():
+        if (past := old.images.get(platform)) and past.manifest != pins.manifest:
+            name, moved = new.inputs["base"], f"became sha256:{pins.manifest}"
+            lines.append(f"{name} sha256:{past.manifest} {moved} ({platform})")
     for platform in new.debian:
         if platform in old.debian:
             before, after = (

@@ -15,10 +15,26 @@ from packager.files import read_toml
 if TYPE_CHECKING:
     from packager.store import Store
 
-__all__ = ["BASES", "PLATFORMS", "SERVER", "Hints", "Project", "find_root", "load", "minor"]
+__all__ = [
+    "BASES",
+    "PLATFORMS",
+    "PREFIXES",
+    "SERVER",
+    "Hints",
+    "Project",
+    "Target",
+    "find_root",
+    "load",
+    "minor",
+]
 
 BASES = {"debian:bookworm": "3.11.2", "debian:trixie": "3.13.5"}
 """Each base that can be assembled, and the CPython that it holds, which Debian never changes."""
+
+PREFIXES = ("usr/local", "usr")
+"""What the Python of an image may be installed below."""
+
+_GLIBC = {"debian:bookworm": 36, "debian:trixie": 41}
 
 PLATFORMS = {"linux/amd64": "amd64", "linux/arm64": "arm64"}
 """Each platform an image can be made for, and its name in Debian and in OCI."""
@@ -40,10 +56,30 @@ class Hints:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """What a base offers to Python packages.
+
+    Parameters
+    ----------
+    python : str
+        Its CPython to the last number, which wheels' Requires-Python is held against.
+    glibc : int
+        The minor version of its GNU C library 2.
+    prefix : str
+        What its Python is installed below: ``usr``, as Debian's, or ``usr/local``.
+    """
+
+    python: str
+    glibc: int
+    prefix: str = "usr"
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """What is to be packaged, as its author wrote it down.
 
-    Paths are relative to `root` and use ``/``, whatever the host.
+    Paths are relative to `root` and use ``/``, whatever the host.  Of a base from a registry
+    only the lock knows what it offers, so `target` is None until `lockfile.settled` gives it.
     """
 
     root: Path
@@ -57,6 +93,7 @@ class Project:
     entry_points: Mapping[str, Mapping[str, str]]
     source: str
     base: str
+    target: Target | None
     platforms: tuple[str, ...]
     os_packages: tuple[str, ...]
     model: PurePosixPath
@@ -78,12 +115,18 @@ class Project:
     @property
     def python(self) -> str:
         """The CPython minor version of the base, ``"3.11"`` for example."""
-        return minor(BASES[self.base])
+        return minor(self.full_python)
 
     @property
     def full_python(self) -> str:
-        """The base's CPython to the last number, which wheels' Requires-Python is held against."""
-        return BASES[self.base]
+        """The base's CPython to the last number."""
+        return self.offered.python
+
+    @property
+    def offered(self) -> Target:
+        """What the base offers, where that is known."""
+        assert self.target is not None
+        return self.target
 
 
 def minor(version: str) -> str:
@@ -149,6 +192,7 @@ def load(root: Path, store: Store | None = None) -> Project:
         entry_points=keys["entry-points"],
         source=keys["source"],
         base=keys["base"],
+        target=_target(keys["base"]),
         platforms=tuple(keys["platforms"]),
         os_packages=tuple(sorted(set(keys["os-packages"]))),
         model=PurePosixPath(keys["model"]),
@@ -162,6 +206,10 @@ def load(root: Path, store: Store | None = None) -> Project:
         resolver=keys["resolver"],
         hints=hints,
     )
+
+
+def _target(base: str) -> Target | None:
+    return Target(BASES[base], _GLIBC[base]) if base in BASES else None
 
 
 def _checked(root: Path, store: Store | None) -> dict[str, Any]:

@@ -11,23 +11,24 @@ import contextlib
 import hashlib
 import io
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
 import requests
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from packager import net
 from packager.errors import ClaimError, HostError
 from packager.reference import HUB, Reference
 from packager.registry_login import Login, Nobody
-from packager.store import Blob
+from packager.store import Blob, Wanted
 
-__all__ = ["Repository", "connect"]
+__all__ = ["Repository", "connect", "reach"]
 
 _API_OF_HUB = "registry-1.docker.io"
 _BUSY = {429, 500, 502, 503, 504}
@@ -58,21 +59,47 @@ def connect(reference: Reference, *, actions: str, insecure: bool = False) -> Re
     UsageError
         When Docker's configuration cannot be read.
     """
-    host = _API_OF_HUB if reference.registry == HUB else reference.registry
-    session = net.session(trusted=[host.lower()] if insecure else [])
+    trusted = [_host(reference).lower()] if insecure else []
+    if insecure:  # no need to warn of what was asked for
+        warnings.simplefilter("ignore", InsecureRequestWarning)
+    session = net.session(trusted=trusted)
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # we are no browser
-    scope = f"repository:{reference.repository}:{actions}"
-    login = Login(reference.registry, host, scope, session, insecure=insecure)
-    found = Repository(reference, f"https://{host}/v2/", session, login)
-    if insecure and not _speaks_tls(found):
-        found = Repository(reference, f"http://{host}/v2/", session, login)
+    found = reach(reference, lambda: session, actions=actions, insecure=insecure)
+    if insecure and not _speaks_tls(found.api, session):
+        found = replace(found, api=found.api.replace("https://", "http://", 1))
     found.check()
     return found
 
 
-def _speaks_tls(repository: Repository) -> bool:
+def reach(
+    reference: Reference,
+    session: Callable[[], requests.Session],
+    *,
+    actions: str = "pull",
+    insecure: bool = False,
+) -> Repository:
+    """Say where a repository is, and as whom it is to be asked, without asking yet.
+
+    Parameters
+    ----------
+    reference, actions, insecure
+        As for `connect`.
+    session : callable
+        Gives the session to use.
+    """
+    host = _host(reference)
+    scope = f"repository:{reference.repository}:{actions}"
+    login = Login(reference.registry, host, scope, session, insecure=insecure)
+    return Repository(reference, f"https://{host}/v2/", session, login)
+
+
+def _host(reference: Reference) -> str:
+    return _API_OF_HUB if reference.registry == HUB else reference.registry
+
+
+def _speaks_tls(api: str, session: requests.Session) -> bool:
     try:
-        repository.session.head(repository.api, auth=Nobody())
+        session.head(api, auth=Nobody())
     except requests.ConnectionError:
         return False
     return True
@@ -80,7 +107,7 @@ def _speaks_tls(repository: Repository) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """One repository of a registry, from `connect`; threads may share it.
+    """One repository of a registry, from `connect` or `reach`; threads may share it.
 
     Attributes
     ----------
@@ -92,7 +119,7 @@ class Repository:
 
     reference: Reference
     api: str
-    session: requests.Session
+    session: Callable[[], requests.Session]
     login: Login
 
     @property
@@ -176,6 +203,37 @@ class Repository:
                     return True
         raise AssertionError
 
+    def manifest(self, name: str, media_types: Sequence[str]) -> bytes:
+        """Read a manifest, or an index of several.
+
+        Parameters
+        ----------
+        name : str
+            A tag, or a digest, which is checked.
+        media_types : sequence of str
+            Which kinds are understood.
+
+        Raises
+        ------
+        ClaimError
+            When its digest is another.
+        HostError
+            When there is none, or the registry does not give it.
+        """
+        with self._trouble():
+            accept = {"Accept": ", ".join(media_types)}
+            data = self._accepted(self._ask("GET", self._at(f"manifests/{name}"), headers=accept))
+            found = f"sha256:{hashlib.sha256(data.content).hexdigest()}"
+        if name.startswith("sha256:") and found != name:
+            raise ClaimError(f"gives {found} where {name} was asked for", where=self.name)
+        return data.content
+
+    def wanted(self, sha256: str, size: int) -> Wanted:
+        """Say of a blob where the store finds it."""
+        address = self._at(f"blobs/sha256:{sha256}")
+        label = f"sha256:{sha256[:12]}… of {self.name}"
+        return Wanted(sha256, size, label, lambda: [address], self.login)
+
     def put(self, data: bytes, media_type: str, tag: str) -> None:
         """Store a manifest under a tag, once all that it names is there, and read it back.
 
@@ -206,7 +264,7 @@ class Repository:
         """Send a request; only the registry itself learns who we are."""
         ours = urlsplit(address)[:2] == urlsplit(self.api)[:2]
         auth = self.login if ours else Nobody()
-        return self.session.request(method, address, auth=auth, allow_redirects=True, **more)
+        return self.session().request(method, address, auth=auth, allow_redirects=True, **more)
 
     def _begin(self, blob: Blob, origin: str | None) -> str:
         """Give the address to upload a blob to; none if it could be mounted."""

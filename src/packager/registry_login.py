@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -56,14 +57,20 @@ class Login(AuthBase):
         Where it answers, with its port; nobody else gets a login, wherever we are redirected.
     scope : str
         What is to be allowed in any case: ``"repository:lab/penguins:pull,push"``.
-    session : requests.Session
-        Asks for tokens.
+    session : callable
+        Gives the session that asks for tokens.
     insecure : bool
         Whether a password may go over plain HTTP.
     """
 
     def __init__(
-        self, registry: str, host: str, scope: str, session: requests.Session, *, insecure: bool
+        self,
+        registry: str,
+        host: str,
+        scope: str,
+        session: Callable[[], requests.Session],
+        *,
+        insecure: bool,
     ) -> None:
         self._registry, self._host, self._scope = registry, host, scope
         self._session, self._insecure = session, insecure
@@ -131,11 +138,11 @@ class Login(AuthBase):
         if stored and stored.token:
             form = {"grant_type": "refresh_token", "refresh_token": stored.token}
             more = {"client_id": _CLIENT, "scope": " ".join(scopes)}
-            answer = self._session.post(realm, data=form | more | service, auth=Nobody())
+            answer = self._session().post(realm, data=form | more | service, auth=Nobody())
         else:
             headers = {"Authorization": stored.basic} if stored else {}
             query = {"scope": scopes, **service}
-            answer = self._session.get(realm, params=query, headers=headers, auth=Nobody())
+            answer = self._session().get(realm, params=query, headers=headers, auth=Nobody())
         if not answer.ok:
             return ""
         given = answer.json()

@@ -19,6 +19,7 @@ from pydantic.alias_generators import to_snake
 from packager import __version__
 from packager.errors import ClaimError, UsageError
 from packager.project import BASES
+from packager.reference import Reference
 
 __all__ = ["check"]
 
@@ -189,6 +190,7 @@ def check(document: Mapping[str, Any]) -> dict[str, Any]:
             )
     project = _validate(_Project, named, "project")
     _check_version(settings.requires)
+    _check_base(settings)
     _check_python(settings.base, project.requires_python)
     for key, names in [
         ("dependencies", project.dependencies),
@@ -262,13 +264,29 @@ def _allows(specifiers: str, version: str, where: str) -> bool:
         raise UsageError(str(error)[:200], where=where) from None
 
 
+def _check_base(settings: _Settings) -> None:
+    """Let a base be one that is assembled, or an image in a registry, with nothing added to it."""
+    if settings.base in BASES:
+        return
+    where = f"{_FILE}: tool.packager.base"
+    bases = f"Bases that can be assembled: {', '.join(BASES)}."
+    if settings.base.startswith("debian:"):  # images of these names have no Python
+        raise UsageError(f"unknown base {settings.base!r}", where=where, hint=bases)
+    name, at, digest = settings.base.partition("@")
+    Reference.parse(name, where=where)
+    if at and not re.fullmatch("sha256:[0-9a-f]{64}", digest):
+        raise UsageError(f"{digest!r} is no digest", where=where, hint=bases)
+    if settings.os_packages:
+        raise UsageError(
+            f"os-packages are for bases that are assembled, and {settings.base} is an image",
+            where=f"{_FILE}: tool.packager.os-packages",
+            hint=f"{bases}  Or use an image that has the packages.",
+        )
+
+
 def _check_python(base: str, requires_python: str) -> None:
     if base not in BASES:
-        raise UsageError(
-            f"unknown base {base!r}",
-            where=f"{_FILE}: tool.packager.base",
-            hint=f"Bases that can be assembled: {', '.join(BASES)}.",
-        )
+        return  # its Python is seen when it is locked
     where = f"{_FILE}: project.requires-python"
     if not _allows(requires_python, BASES[base], where):
         others = [f"{name} has {version}" for name, version in BASES.items()]

@@ -34,6 +34,7 @@ from packager.reporter import Reporter, Silent
 if TYPE_CHECKING:
     import requests
     from filelock import FileLock
+    from requests.auth import AuthBase
 
     from packager.leases import Lease
 
@@ -71,12 +72,15 @@ class Wanted:
         What they are, for messages.
     places : callable
         Gives the addresses where they may be found, best first; asked only when needed.
+    login : AuthBase, optional
+        Sent to those addresses in place of one from the user's netrc.
     """
 
     sha256: str
     size: int
     label: str
     places: Callable[[], Iterable[str]]
+    login: AuthBase | None = None
 
 
 class Store:

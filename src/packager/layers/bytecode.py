@@ -28,7 +28,15 @@ from packager.errors import ClaimError
 from packager.layers.tar import Entry, Slice
 from packager.store import Blob
 
-__all__ = ["Elsewhere", "Interpreter", "Run", "Work", "compile_entries", "wants_bytecode"]
+__all__ = [
+    "LIBRARIES",
+    "Elsewhere",
+    "Interpreter",
+    "Run",
+    "Work",
+    "compile_entries",
+    "wants_bytecode",
+]
 
 Run = Callable[[Iterable[bytes]], Path]
 """Gives a request, part by part, to `compile_in_image.py`; its answer, as far as it came, is a file
@@ -42,7 +50,9 @@ Elsewhere = Callable[[Blob, str], AbstractContextManager[Work]]
 """Brings a base layer, of an architecture in Debian's words, to where its programs run."""
 
 _TESTS = {"test", "tests"}
-_LIBRARIES = {"amd64": "usr/lib/x86_64-linux-gnu", "arm64": "usr/lib/aarch64-linux-gnu"}
+LIBRARIES = {"amd64": "usr/lib/x86_64-linux-gnu", "arm64": "usr/lib/aarch64-linux-gnu"}
+"""Where Debian's C library is, by architecture."""
+
 _LINKERS = {"amd64": "ld-linux-x86-64.so.2", "arm64": "ld-linux-aarch64.so.1"}
 _OPTIONS = ("-S", "-s", "-B", "-P", "-Wignore")
 _SCRIPT, _REQUEST, _ANSWER = "compile_in_image.py", "request", "answer"
@@ -60,10 +70,12 @@ class Interpreter:
         ``"3.11"`` for example.
     architecture : {"amd64", "arm64"}
         The image's, in Debian's words.
+    prefix : str
+        What it is installed below.
     """
 
-    def __init__(self, version: str, architecture: str) -> None:
-        self.version, self.architecture = version, architecture
+    def __init__(self, version: str, architecture: str, prefix: str = "usr") -> None:
+        self.version, self.architecture, self.prefix = version, architecture, prefix
 
     @property
     def tag(self) -> str:
@@ -98,7 +110,7 @@ class Interpreter:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env={"PYTHONHOME": str(folder / "usr"), "PYTHONHASHSEED": "0"},
+                    env={"PYTHONHOME": str(folder / self.prefix), "PYTHONHASHSEED": "0"},
                 )
 
         return _if_it_runs(partial(_ask, compile_in, folder))
@@ -113,7 +125,7 @@ class Interpreter:
         folder : Path
             Where requests and answers are kept; it exists.
         """
-        command = [f"/usr/bin/python{self.version}", *_OPTIONS, *_paths("/tmp")]  # noqa: S108
+        command = [f"/{self._program}", *_OPTIONS, *_paths("/tmp")]  # noqa: S108
 
         def compile_in(place: Path) -> None:
             files = {name: place / name for name in (_SCRIPT, _REQUEST)}
@@ -122,19 +134,29 @@ class Interpreter:
         return _if_it_runs(partial(_ask, compile_in, folder))
 
     def _unpack(self, base: Blob, folder: Path) -> None:
-        wanted = (f"usr/bin/python{self.version}", f"usr/lib/python{self.version}/")
-        libraries = _LIBRARIES[self.architecture]
+        wanted = (self._program, f"{self.prefix}/lib/python{self.version}/")
+        folders = self._folders
         with tarfile.open(base.path) as archive:
             for member in archive:
-                library = posixpath.dirname(member.name) == libraries
+                library = posixpath.dirname(member.name) in folders and not member.isdir()
                 if library or member.name.startswith(wanted):
                     _place(archive, member, folder / member.name)
 
     def _linked(self, folder: Path) -> list[str]:
-        libraries = folder / _LIBRARIES[self.architecture]
-        linker = libraries / _LINKERS[self.architecture]
-        python = folder / f"usr/bin/python{self.version}"
-        return [str(linker), "--library-path", str(libraries), str(python)]
+        linker = folder / LIBRARIES[self.architecture] / _LINKERS[self.architecture]
+        libraries = ":".join(str(folder / one) for one in self._folders)
+        return [str(linker), "--library-path", libraries, str(folder / self._program)]
+
+    @property
+    def _program(self) -> str:
+        return f"{self.prefix}/bin/python{self.version}"
+
+    @property
+    def _folders(self) -> list[str]:
+        return [
+            LIBRARIES[self.architecture],
+            *([] if self.prefix == "usr" else [f"{self.prefix}/lib"]),
+        ]
 
 
 def wants_bytecode(entry: Entry) -> bool:

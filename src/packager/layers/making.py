@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -43,6 +43,8 @@ class Recipe:
         Kept like layers, but in no image: `entries` reads them.
     compiles : bool
         Whether `entries` asks for the image's Python, and so for the base.
+    unpacks : str
+        The digest of a layer that comes as it is: the one file that it needs, unpacked.
     """
 
     role: Role
@@ -53,6 +55,7 @@ class Recipe:
     needs: tuple[str, ...] = ()
     parts: tuple[Recipe, ...] = ()
     compiles: bool = False
+    unpacks: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,7 @@ def make(
     elsewhere: Elsewhere,
     *,
     ready: Callable[[Layer], None] | None = None,
+    root: Recipe | None = None,
 ) -> Iterator[Layer]:
     """Make every layer that was not found, in parallel; yield all of them bottom first.
 
@@ -187,6 +191,8 @@ def make(
         Takes a base to where its programs run; asked only where this host does not.
     ready : callable, optional
         Gets the layers, bottom first, while there are others that are not made yet.
+    root : Recipe, optional
+        What the base's programs are run from, where that is not its first layer.
 
     Raises
     ------
@@ -205,11 +211,8 @@ def make(
         contextlib.closing(_Workers()) as workers,
     ):
         kitchen = _Kitchen(found, arriving, bench, store, workers)
-        base = kitchen.begin(recipes[0], 0, None)
-        jobs = [
-            base,
-            *(kitchen.begin(recipes[rank], rank, base) for rank in range(1, len(recipes))),
-        ]
+        base = kitchen.begin(root or recipes[0], 0, None)
+        jobs = [kitchen.begin(recipe, rank, base) for rank, recipe in enumerate(recipes)]
         for job in jobs:
             layer = job.result()
             if ready and not all(other.done() for other in jobs):
@@ -251,9 +254,15 @@ class _Kitchen:
     bench: Bench
     store: Store
     workers: _Workers
+    begun: dict[str, Future[Layer]] = field(default_factory=dict)
 
     def begin(self, recipe: Recipe, rank: int, base: Future[Layer] | None) -> Future[Layer]:
-        """Have a layer made once all that it is made of is there."""
+        """Have a layer made, once, when all that it is made of is there."""
+        if recipe.key not in self.begun:
+            self.begun[recipe.key] = self._begin(recipe, rank, base)
+        return self.begun[recipe.key]
+
+    def _begin(self, recipe: Recipe, rank: int, base: Future[Layer] | None) -> Future[Layer]:
         if blob := self.found.get(recipe.key):
             done: Future[Layer] = Future()
             done.set_result(_layer(recipe, blob, cached=True))
@@ -303,7 +312,7 @@ def _layer(recipe: Recipe, blob: Blob, *, cached: bool) -> Layer:
 
 
 def _known(recipe: Recipe, store: Store) -> Blob | None:
-    noted = store.note("layer", recipe.key)
+    noted = recipe.unpacks or store.note("layer", recipe.key)
     return store.get(noted) if isinstance(noted, str) else None
 
 
@@ -312,6 +321,13 @@ def _make(recipe: Recipe, bench: Bench, store: Store) -> Layer:
         if blob := _known(recipe, store):  # another run was at it, too, and quicker
             bench.made[recipe.key] = blob
             return _layer(recipe, blob, cached=True)
+        if recipe.unpacks:
+            from packager.layers import image_root
+
+            packed = bench.path(recipe.needs[0])
+            blob = image_root.unpacked(packed, recipe.unpacks, store, recipe.what)
+            bench.made[recipe.key] = blob
+            return _layer(recipe, blob, cached=False)
         entries = tar.merge(recipe.entries(bench))
         blob = store.add(lambda out: tar.write(entries, out))
         noted = store.note("layer", recipe.key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from packager.layers.making import Bench, Recipe
 from packager.layers.site import Site
 from packager.layers.tar import Entry, data_entry
 from packager.lock.debian_pins import DebPin
+from packager.lock.image_pins import ImagePins
 from packager.lock.lockfile import Lock, WheelPin
 from packager.project import PLATFORMS, Project
 from packager.store import Store
@@ -53,16 +54,21 @@ class Plan:
     def __init__(self, project: Project, lock: Lock, platform: str, store: Store) -> None:
         self.project, self.store = project, store
         self.pins = lock.wheels_for(platform)
-        self.debs = lock.debian[platform].packages
-        self.site = Site.debian(project.python)
+        self.image = lock.images.get(platform)
+        self.debs = () if self.image else lock.debian[platform].packages
+        self.architecture = PLATFORMS[platform]
+        self.site = Site.of(project.offered)
         self._contents: dict[str, list[Entry]] = {}  # of wheels: layer, bytecode and check ask
         self.interpreter: Interpreter | None = None
         # What bytecode is a function of, besides the sources.
         self.compiler: list[Any] = []
         if project.bytecode:
-            self.interpreter = Interpreter(project.python, PLATFORMS[platform])
+            prefix = project.offered.prefix
+            self.interpreter = Interpreter(project.python, self.architecture, prefix)
             minimal = f"python{project.python}-minimal"
             binary = [pin.sha256 for pin in self.debs if pin.name == minimal]
+            if self.image:
+                binary = [layer.diff_id for layer in self.image.layers]
             self.compiler = [formats.BYTECODE, *binary]
         self._paths_key = _key("paths", *self._key_of(self.pins))
         self._paths = self.store.note("paths", self._paths_key)
@@ -82,7 +88,7 @@ class Plan:
             Files for the folder `tree.ROOT`.
         """
         return [
-            *self._base(),
+            *(self._image() if self.image else self._base()),
             *self._wheels(),
             self._runtime(),
             self._model(model),
@@ -94,7 +100,60 @@ class Plan:
         """Digests of the locked files in the order in which their layers are stacked."""
         big = self._big()
         pins = [*big, *(pin for pin in self.pins if pin not in big)]
-        return [pin.sha256 for pin in self.debs] + [pin.sha256 for pin in pins]
+        base = self.image.layers if self.image else self.debs
+        return [pin.sha256 for pin in base] + [pin.sha256 for pin in pins]
+
+    @property
+    def root(self) -> Recipe | None:
+        """What the programs of a base that is an image are run from, if any are to run."""
+        if self.image is None or self.interpreter is None:
+            return None
+        layers = tuple(self._layers(self.image))
+        target = self.project.offered
+
+        def entries(bench: Bench) -> list[Entry]:
+            from packager.layers import image_root
+
+            stack = [bench.made[layer.key].path for layer in layers]
+            found = image_root.entries(stack, self.project.base)
+            return image_root.programs(found, target, self.architecture)
+
+        key = _key("root", asdict(target), [layer.unpacks for layer in layers])
+        return Recipe("base", "its programs", key, 1, entries, parts=layers)
+
+    def _layers(self, image: ImagePins) -> Iterator[Recipe]:
+        """List the layers of a base, which are stacked as they are."""
+        for layer in image.layers:
+            yield Recipe(
+                "base",
+                self.project.base,
+                _key("layer of a base", layer.diff_id),
+                1,
+                lambda _: [],
+                needs=(layer.sha256,),
+                unpacks=layer.diff_id,
+            )
+
+    def _image(self) -> list[Recipe]:
+        assert self.image is not None
+        recipes = list(self._layers(self.image))
+        if interpreter := self.interpreter:
+            library = f"{interpreter.prefix}/lib/python{interpreter.version}/"
+            recipes.append(
+                Recipe(
+                    "bytecode",
+                    "of the base",
+                    _key("bytecode", self.compiler),
+                    1,
+                    lambda bench: compile_entries(
+                        [one for one in bench.base() if one.path.startswith(library)],
+                        interpreter.tag,
+                        bench.python(interpreter),
+                    ),
+                    compiles=True,
+                )
+            )
+        return recipes
 
     def reads_wheels(self, code: list[tuple[str, bytes]]) -> bool:
         """Tell whether `settle` or `check` will read the wheels, made into layers or not."""

@@ -10,6 +10,8 @@ import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from packager.project import Target, minor
+
 __all__ = ["Site", "record_file", "record_row", "script"]
 
 
@@ -27,6 +29,15 @@ class Site:
         return cls(
             f"/usr/bin/python{version}", f"usr/local/lib/python{version}/dist-packages", "usr/local"
         )
+
+    @classmethod
+    def of(cls, target: Target) -> Site:
+        """Where a base's Python looks: Debian's own, or one that was built into /usr/local."""
+        version = minor(target.python)
+        if target.prefix == "usr":
+            return cls.debian(version)
+        folder = f"{target.prefix}/lib/python{version}/site-packages"
+        return cls(f"/{target.prefix}/bin/python{version}", folder, target.prefix)
 
     def folder(self, scheme: str, distribution: str) -> str:
         """Give the folder of one of the schemes that a wheel may use."""

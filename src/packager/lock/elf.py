@@ -18,10 +18,11 @@ from typing import IO, TypeAlias
 
 from packager.errors import ClaimError
 
-__all__ = ["ElfFacts", "ElfFile", "check", "needed"]
+__all__ = ["MACHINES", "ElfFacts", "ElfFile", "check", "needed"]
 
 _PROGRAMS = ("usr/bin", "usr/sbin")
-_MACHINES = {"amd64": "EM_X86_64", "arm64": "EM_AARCH64"}
+MACHINES = {"amd64": "EM_X86_64", "arm64": "EM_AARCH64"}
+"""How ELF names the machines that Debian names so."""
 # These come from the driver of the host's graphics card; an engine that lends the card to
 # a container puts them in when the container starts.
 _FROM_DRIVER = frozenset({"libcuda.so.1", "libnvidia-ml.so.1"})
@@ -154,7 +155,7 @@ def check(
         only; the message names file, owner and library, and what may provide it.
     """
     everything = list(files)
-    foreign = [file for file in everything if file.facts.machine != _MACHINES[architecture]]
+    foreign = [file for file in everything if file.facts.machine != MACHINES[architecture]]
     fitting = [file for file in everything if file not in foreign]
     _refuse_foreign(foreign, {file.owner for file in fitting}, architecture)
     present = _names_by_folder({*paths} - {file.path for file in foreign})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from packager import __version__, formats, runtime
 from packager.errors import ClaimError
 from packager.files import read_toml, replace_file
 from packager.lock.debian_pins import STAMP, SUITES, DebianPins, DebPin
+from packager.lock.image_pins import ImagePins, LayerPin
 from packager.lock.requirements import read_requirements
-from packager.project import PLATFORMS, Project
+from packager.project import PLATFORMS, PREFIXES, Project, Target
 
 __all__ = [
     "FILE",
@@ -29,6 +30,7 @@ __all__ = [
     "inputs_of",
     "read",
     "require_fresh",
+    "settled",
     "write",
 ]
 
@@ -36,6 +38,7 @@ FILE = "packager.lock"
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
 _LARGEST = 1 << 40
 _SHA256 = re.compile("[0-9a-f]{64}")
+_PYTHON = re.compile(r"3\.\d{1,3}\.\d{1,3}")
 _WORD = re.compile(r"[!-~]+")
 _HEADER = "Written by `packager lock`, read by `packager build`; not meant to be edited."
 
@@ -57,13 +60,19 @@ class Lock:
     """What `packager.lock` says.
 
     `inputs` is what the lock was resolved from, so that a stale one can say what changed.
-    `debian` holds the base's packages for each platform.
+    `debian` holds the base's packages for each platform, or `images` the image that it is.
     """
 
     inputs: Mapping[str, Any]
     wheels: tuple[WheelPin, ...]
     debian: Mapping[str, DebianPins]
     made_by: Mapping[str, Any]
+    images: Mapping[str, ImagePins] = field(default_factory=dict)
+
+    @property
+    def platforms(self) -> list[str]:
+        """What it was made for."""
+        return [*self.debian, *self.images]
 
     def wheels_for(self, platform: str) -> list[WheelPin]:
         """List the wheels that go into the image of one platform."""
@@ -136,8 +145,21 @@ def write(root: Path, lock: Lock) -> None:
             }
             for platform, pins in lock.debian.items()
         ],
+        "image": [
+            {
+                "platform": platform,
+                "manifest": pins.manifest,
+                **asdict(pins.target),
+                "env": list(pins.env),
+                "labels": dict(pins.labels),
+                "layer": [asdict(layer) for layer in pins.layers],
+            }
+            for platform, pins in lock.images.items()
+        ],
     }
     for key, value in body.items():
+        if key in {"debian", "image"} and not value:
+            continue  # a base is the one or the other
         document.add(key, tomlkit.item(value))
     replace_file(root / FILE, tomlkit.dumps(document).encode())
 
@@ -174,10 +196,11 @@ def read(root: Path) -> Lock:
         lock = Lock(
             inputs=_table(document["inputs"], "inputs"),
             wheels=tuple(_wheel(wheel) for wheel in document.get("wheel", [])),
-            debian={entry["platform"]: _debian(entry) for entry in document["debian"]},
+            debian={entry["platform"]: _debian(entry) for entry in document.get("debian", [])},
             made_by=_table(made_by, "made-by"),
+            images={entry["platform"]: _image(entry) for entry in document.get("image", [])},
         )
-        _require_whole(lock, len(document["debian"]))
+        _require_whole(lock, len(document.get("debian", [])) + len(document.get("image", [])))
         return lock
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(f"{type(error).__name__}: {error}") from None
@@ -191,10 +214,10 @@ def _table(value: object, key: str) -> Mapping[str, Any]:
 
 def _require_whole(lock: Lock, bases: int) -> None:
     """Refuse a lock that would fail later by what it lacks."""
-    if len(lock.debian) != bases:
-        raise ValueError("debian: a platform occurs twice")
-    if missing := {*lock.inputs["platforms"]} - {*lock.debian}:
-        raise ValueError(f"debian: nothing is locked for {', '.join(sorted(missing))}")
+    if len({*lock.platforms}) != bases or (lock.debian and lock.images):
+        raise ValueError("debian, image: a platform occurs twice, or both are there")
+    if missing := {*lock.inputs["platforms"]} - {*lock.platforms}:
+        raise ValueError(f"debian, image: nothing is locked for {', '.join(sorted(missing))}")
     if not isinstance(lock.inputs["base"], str):
         raise TypeError("inputs: base is no text")
 
@@ -215,14 +238,32 @@ def _debian(entry: object) -> DebianPins:
     return pins
 
 
-def _pin(kind: type[Any], value: object) -> Any:
+def _image(entry: object) -> ImagePins:
+    given = _table(entry, "image")
+    layers = tuple(_pin(LayerPin, layer, name="layer") for layer in given["layer"])
+    if not _SHA256.fullmatch(given["manifest"]):
+        raise ValueError("image: manifest is not 64 hex digits")
+    glibc, env, labels = given["glibc"], given["env"], _table(given["labels"], "labels")
+    if wrong := _wrong_with("size", glibc):
+        raise ValueError(f"image: glibc {wrong}")
+    if not all(isinstance(one, str) for one in (*env, *labels.values())):
+        raise TypeError("image: env or labels hold more than text")
+    if given["platform"] not in PLATFORMS or not layers or given["prefix"] not in PREFIXES:
+        raise ValueError("image: no layers, or a platform or prefix that is unknown")
+    if not _PYTHON.fullmatch(given["python"]):
+        raise ValueError(f"image: {given['python']!r} is no version of CPython")
+    target = Target(given["python"], glibc, given["prefix"])
+    return ImagePins(given["manifest"], target, tuple(env), labels, layers)
+
+
+def _pin(kind: type[Any], value: object, *, name: str = "") -> Any:
     table = _table(value, "wheel or package")
     names = {field.name for field in fields(kind)}
     if set(table) != names:
         raise ValueError(f"keys {sorted(table)} where {sorted(names)} are expected")
     for key, item in table.items():
         if wrong := _wrong_with(key, item):
-            raise ValueError(f"{table['name']}: {key} {wrong}")
+            raise ValueError(f"{name or table['name']}: {key} {wrong}")
     return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in table.items()})
 
 
@@ -237,6 +278,7 @@ def _wrong_with(key: str, value: object) -> str:
         return "is not one word"
     return {
         "sha256": "" if _SHA256.fullmatch(value) else "is not 64 hex digits",
+        "diff_id": "" if _SHA256.fullmatch(value) else "is not 64 hex digits",
         "role": "" if value in {"base", "extra"} else "is neither base nor extra",
         "file": "leads out" if value.startswith("/") or ".." in value.split("/") else "",
     }.get(key, "")
@@ -334,6 +376,25 @@ def _deciding(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if key != "packager"}
 
 
+def settled(project: Project, lock: Lock) -> Project:
+    """Give a project of whose base it is known what it offers: an image's, the lock knows.
+
+    Raises
+    ------
+    ClaimError
+        When the lock is for another base.
+    """
+    if project.target:
+        return project
+    for pins in lock.images.values():  # they offer the same, or would not be locked
+        return replace(project, target=pins.target)
+    raise ClaimError(
+        f"the lock is stale: base: {lock.inputs['base']} became {project.base}",
+        where=FILE,
+        hint="packager lock renews it.",
+    )
+
+
 def image_inputs(lock: Lock, platform: str) -> list[Any]:
     """Collect the part of a lock that one platform's image is made of.
 
@@ -341,7 +402,11 @@ def image_inputs(lock: Lock, platform: str) -> list[Any]:
     """
     return [
         [_pinned(wheel) for wheel in lock.wheels_for(platform)],
-        [_pinned(package) for package in lock.debian[platform].packages],
+        (
+            asdict(lock.images[platform])
+            if platform in lock.images
+            else [_pinned(package) for package in lock.debian[platform].packages]
+        ),
         lock.inputs["base"],
         {key: value for key, value in _deciding(lock.made_by).items() if key != "compressor"},
     ]

@@ -17,7 +17,13 @@ __all__ = ["packages", "wanted", "wheels"]
 def wanted(project: Project, lock: Lock, platform: str, store: Store) -> Iterator[Wanted]:
     """List what a lock names for a platform, each with its places, asked only when needed."""
     yield from wheels(lock.wheels_for(platform), Indexes(lambda: store.session, project.hints))
-    yield from packages(lock.debian[platform], project.hints.debian_mirror)
+    if pins := lock.images.get(platform):
+        from packager.lock import registry
+
+        named = [(layer.sha256, layer.size) for layer in pins.layers]
+        yield from registry.wanted(project.base, named, lambda: store.session)
+    else:
+        yield from packages(lock.debian[platform], project.hints.debian_mirror)
 
 
 def wheels(pins: Iterable[WheelPin], indexes: Indexes) -> Iterator[Wanted]:

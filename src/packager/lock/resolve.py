@@ -28,8 +28,8 @@ __all__ = ["choose_resolver", "refuse_unknown", "resolve", "resolve_dev"]
 
 _MACHINES = {"linux/amd64": {"x86_64", "AMD64"}, "linux/arm64": {"aarch64", "arm64"}}
 _UV_MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
-# glibc as the base has it, or the newest that uv knows by name.
-_UV_GLIBC = {"debian:bookworm": "manylinux_2_36", "debian:trixie": "manylinux_2_40"}
+# The versions of glibc that uv knows by name.
+_UV_GLIBC = (17, 28, *range(31, 41))
 # Only wheels enter an image: a release without one for the target is no candidate.
 _IMAGE = "requirements.txt"
 _DEV = "requirements-dev.txt"
@@ -210,6 +210,7 @@ def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] 
         "UV_INSECURE_HOST": " ".join(sorted(settings.trusted_hosts)),
         **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), settings.proxy),
     }
+    glibc = max(one for one in _UV_GLIBC if one <= project.offered.glibc)
     flags = [
         f"--output-file={name}",
         "--generate-hashes",
@@ -219,7 +220,7 @@ def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] 
         "--no-config",
         "--index-strategy=unsafe-best-match",  # as pip does: the best version of any index
         f"--python-version={project.full_python}",
-        f"--python-platform={_UV_MACHINES[project.platforms[0]]}-{_UV_GLIBC[project.base]}",
+        f"--python-platform={_UV_MACHINES[project.platforms[0]]}-manylinux_2_{glibc}",
         "--no-python-downloads",
         "--quiet",
         *(["--only-binary=:all:"] if name == _IMAGE else []),

@@ -18,28 +18,27 @@ from packager.lock.requirements import Pinned
 
 __all__ = ["choose", "target_tags"]
 
-_GLIBC = {"3.11": 36, "3.13": 41}
-"""Minor version of glibc 2 in the Debian release that has this CPython."""
-
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 _OLDEST_GLIBC = {"linux/amd64": 5, "linux/arm64": 17}
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 _CONNECTIONS = 6
 
 
-def target_tags(python: str, platform: str) -> list[Tag]:
+def target_tags(python: str, glibc: int, platform: str) -> list[Tag]:
     """List the tags that a target accepts, best first (PEP 425, 600).
 
     Parameters
     ----------
     python : str
         ``"3.11"`` for example.
+    glibc : int
+        The minor version of the GNU C library 2.
     platform : str
         ``"linux/amd64"`` or ``"linux/arm64"``.
     """
     machine = _MACHINES[platform]
     platforms = []
-    for minor in range(_GLIBC[python], _OLDEST_GLIBC[platform] - 1, -1):
+    for minor in range(glibc, _OLDEST_GLIBC[platform] - 1, -1):
         platforms.append(f"manylinux_2_{minor}_{machine}")
         if minor in _LEGACY:
             platforms.append(f"{_LEGACY[minor]}_{machine}")
@@ -58,6 +57,7 @@ def choose(
     indexes: Indexes,
     *,
     python: str,
+    glibc: int,
     platforms: Sequence[str],
     known: Mapping[Pinned, Sequence[WheelPin]] = MappingProxyType({}),
 ) -> tuple[WheelPin, ...]:
@@ -69,7 +69,7 @@ def choose(
         From a hashed requirements file.
     indexes : Indexes
         Where to look.
-    python, platforms
+    python, glibc, platforms
         The target.
     known : mapping of Pinned to sequence of WheelPin, optional
         What was chosen before for the same target: the same pin with the same hashes has the
@@ -88,7 +88,7 @@ def choose(
     HostError
         When an index cannot be asked.
     """
-    tags = {platform: target_tags(python, platform) for platform in platforms}
+    tags = {platform: target_tags(python, glibc, platform) for platform in platforms}
 
     def one(pin: Pinned) -> Sequence[WheelPin]:
         if pin in known:

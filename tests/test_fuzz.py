@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gzip
 import hashlib
 import io
 import json
@@ -32,10 +33,11 @@ from test_hostile import INFO, WHEEL, lock, record
 
 from packager import project
 from packager.errors import PackagerError
-from packager.layers import deb, debian_root, tar, wheel
+from packager.files import canonical_json
+from packager.layers import deb, debian_root, image_root, tar, wheel
 from packager.layers.site import Site
 from packager.layers.tar import data_entry
-from packager.lock import debian_archive, debian_index, elf, lockfile, resolve
+from packager.lock import debian_archive, debian_index, elf, lockfile, registry, resolve
 from packager.lock.debian import DebPin
 from packager.outputs.opened import damaged, opened
 from packager.reference import Reference
@@ -259,6 +261,27 @@ def read_deb(data: bytes, folder: Path) -> None:
     tar.write(tar.merge(read.entries), io.BytesIO())
 
 
+def read_base(data: bytes, folder: Path) -> None:
+    (folder / "packed").write_bytes(data)
+    with (folder / "layer.tar").open("wb") as out:
+        image_root.unpack(folder / "packed", out, "evil:1")
+    found = image_root.entries([folder / "layer.tar"] * 2, "evil:1")
+    canonical_json([*found, *image_root.library_folders(found)])
+    image_root.refuse_taken(found, Site.debian("3.11"), ["evil"], "evil:1")
+    offer = project.Target("3.11.2", 36, "usr/local")
+    tar.write(tar.merge(image_root.programs(found, offer, "amd64")), io.BytesIO())
+    image_root.offered(found, "amd64", "evil:1")
+
+
+def read_base_config(data: bytes, _: Path) -> None:
+    read = registry.config("evil:1", data, "linux/amd64", 1)
+    canonical_json([read.diff_ids, read.env, read.labels])
+
+
+def read_base_manifest(data: bytes, _: Path) -> None:
+    registry.manifest("evil:1", data)
+
+
 def read_index(data: bytes, _: Path) -> None:
     packages = debian_index.closure(debian_index.Index([data]), ["evil"], {})
     debian_index.refuse_conflicts(packages)
@@ -273,7 +296,7 @@ def read_lock(data: bytes, folder: Path) -> None:
     (folder / lockfile.FILE).write_bytes(data)
     read = lockfile.read(folder)
     for platform in read.inputs["platforms"]:
-        lockfile.image_inputs(read, platform)
+        canonical_json(lockfile.image_inputs(read, platform))
 
 
 def read_examples(data: bytes, folder: Path) -> None:
@@ -325,6 +348,20 @@ IMAGE = {
     "packager": "0.1.0",
 }
 LOCK = tomlkit.parse(lock()).unwrap()
+BASED_LOCK = {key: value for key, value in LOCK.items() if key != "debian"} | {
+    "image": [
+        {
+            "platform": "linux/amd64",
+            "manifest": "0" * 64,
+            "python": "3.12.4",
+            "glibc": 36,
+            "prefix": "usr/local",
+            "env": ["PATH=/bin"],
+            "labels": {"maintainer": "evil"},
+            "layer": [{"sha256": "0" * 64, "size": 1, "diff_id": "1" * 64}],
+        }
+    ]
+}
 PROJECT: dict[str, Any] = {
     "project": {
         "name": "tiny",
@@ -372,7 +409,32 @@ class Target:
     valid: bytes | None
 
 
+DIGEST = f"sha256:{'0' * 64}"
+BASE_CONFIG = {
+    "os": "linux",
+    "architecture": "amd64",
+    "config": {"Env": ["PATH=/bin", "LANG=C"], "Labels": {"maintainer": "evil"}},
+    "rootfs": {"diff_ids": [DIGEST]},
+}
+BASE_MANIFEST = {
+    "config": {"digest": DIGEST, "size": 1},
+    "layers": [{"digest": DIGEST, "size": 1}],
+}
+BASE_LAYER = packed(
+    member("usr/local/bin/python3.11", b"\x7fELF"),
+    member("usr/lib/.wh.gone", b""),
+    member("etc/ld.so.conf.d/x.conf", b"/usr/local/lib\n"),
+)
+
 TARGETS = {
+    "base's layer": Target(read_base, broken(BASE_LAYER) | headers(), None),
+    "base's packed layer": Target(read_base, broken(gzip.compress(BASE_LAYER)), None),
+    "base's config": Target(
+        read_base_config, replaced(BASE_CONFIG, ANYTHING).map(as_json), as_json(BASE_CONFIG)
+    ),
+    "base's manifest": Target(
+        read_base_manifest, replaced(BASE_MANIFEST, ANYTHING).map(as_json), as_json(BASE_MANIFEST)
+    ),
     "tar": Target(read_tar, broken(LAYER) | headers(), LAYER),
     "wheel": Target(read_wheel, broken(a_wheel({})), a_wheel({})),
     "wheel's RECORD": Target(
@@ -401,6 +463,9 @@ TARGETS = {
     "release file": Target(read_release, broken(RELEASE), None),
     "lock's text": Target(read_lock, broken(lock().encode()), lock().encode()),
     "lock's values": Target(read_lock, replaced(LOCK, PLAIN).map(as_toml), as_toml(LOCK)),
+    "lock on an image": Target(
+        read_lock, replaced(BASED_LOCK, PLAIN).map(as_toml), as_toml(BASED_LOCK)
+    ),
     "examples' text": Target(
         read_examples, broken(as_json(tiny_examples(b""))), as_json(tiny_examples(b""))
     ),

@@ -143,6 +143,8 @@ def _read(layer: Path, below: Mapping[str, Entry], owner: str) -> tuple[dict[str
     gone: set[str] = set()
     for member in tar.members(layer, owner):
         path = _inside(member.name)
+        if not path.isprintable():  # neither a library nor a package, and no note can hold it
+            continue
         folder, name = posixpath.split(path)
         target = _inside(member.linkname) if member.islnk() else member.linkname
         if name == _OPAQUE:

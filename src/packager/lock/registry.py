@@ -19,7 +19,7 @@ from packager.reference import Reference
 from packager.registry import Repository, reach
 from packager.store import Wanted
 
-__all__ = ["Config", "Found", "config", "find", "wanted"]
+__all__ = ["Config", "Found", "config", "find", "manifest", "wanted"]
 
 _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
@@ -78,9 +78,21 @@ def find(base: str, platform: str, session: Callable[[], requests.Session]) -> F
     data = repository.manifest(name, (*_INDEXES, *_MANIFESTS))
     with _reading(base):
         document = json.loads(data)
-        if "manifests" in document:
-            data = repository.manifest(_chosen(document["manifests"], platform, base), _MANIFESTS)
-            document = json.loads(data)
+        many = document.get("manifests")
+        digest = _chosen(many, platform, base) if many else ""
+    return manifest(base, repository.manifest(digest, _MANIFESTS) if digest else data)
+
+
+def manifest(base: str, data: bytes) -> Found:
+    """Read an image's manifest.
+
+    Raises
+    ------
+    ClaimError
+        When it is damaged, or of no image to build on.
+    """
+    with _reading(base):
+        document = json.loads(data)
         layers = tuple(_blob(layer) for layer in document["layers"])
         if not 0 < len(layers) <= _MOST_LAYERS:
             raise ValueError(f"it has {len(layers)} layers, and may have {_MOST_LAYERS}")
@@ -112,8 +124,8 @@ def config(base: str, data: bytes, platform: str, layers: int) -> Config:
         if len(diff_ids) != layers:
             raise ValueError("its config and its manifest name other layers")
         inner = told.get("config") or {}
-        env = tuple(str(one) for one in inner.get("Env") or [] if "=" in one)
-        labels = {str(key): str(value) for key, value in (inner.get("Labels") or {}).items()}
+        env = tuple(_text(one) for one in inner.get("Env") or [] if "=" in one)
+        labels = {_text(key): _text(value) for key, value in (inner.get("Labels") or {}).items()}
         return Config(diff_ids, env, labels)
 
 
@@ -153,6 +165,14 @@ def _blob(descriptor: Mapping[str, Any]) -> Named:
     return _hex(descriptor["digest"]), size
 
 
+def _text(value: object) -> str:
+    text = str(value)
+    if "\0" in text:
+        raise ValueError("it holds text with a NUL")
+    text.encode()  # fails for what a lock cannot hold
+    return text
+
+
 def _hex(digest: str) -> str:
     if not (found := _DIGEST.fullmatch(digest)):
         raise ValueError(f"{digest[:80]!r} is no digest")
@@ -164,4 +184,5 @@ def _reading(base: str) -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ClaimError(f"{base} is no image to build on: {error}", where=WHERE) from None
+        why = f"it says nothing of {error}" if isinstance(error, KeyError) else error
+        raise ClaimError(f"{base} is no image to build on: {why}", where=WHERE) from None

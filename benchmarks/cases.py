@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import index
+import registry
 from measure import Sample
 from peers import Peer
 from projects import Project, Variant
@@ -96,6 +97,27 @@ def smoke(peer: Peer, project: Project) -> Sample:
     return peer.smoke(project)
 
 
+def push(peer: Peer, project: Project) -> Sample:
+    """Push a project to a registry that has what was built before it, both built already."""
+    with registry.empty() as hub:
+        return _push(peer, project, hub)
+
+
+def push_size(peer: Peer, project: Project) -> Sample:
+    """Do that, and look how much came, in MB."""
+    with registry.empty() as hub:
+        _push(peer, project, hub)
+        with registry.empty() as other:
+            peer.push(peer.before, other.address)
+            return Sample((hub.size - other.size) / 1e6, 0.0)
+
+
+def _push(peer: Peer, project: Project, hub: registry.Registry) -> Sample:
+    peer.push(peer.before, hub.address)
+    peer.build(project)
+    return peer.push(project, hub.address)
+
+
 @dataclass(frozen=True)
 class Case:
     """One row of the results.
@@ -149,6 +171,26 @@ CASES = (
     Case("cold-bytecode", "cold, with bytecode", COMPILED, target=0.5, peers=(OURS, PEER, *OTHERS)),
     Case("second", "second project", SECOND, PLAIN, "tabulate", target=0.5),
     Case("bump", "one dependency bumped", BUMPED, PLAIN, "fastapi", target=0.3),
+    Case(
+        "push",
+        "push after one dependency was bumped",
+        BUMPED,
+        PLAIN,
+        "fastapi",
+        measure=push,
+        target=0.5,
+    ),
+    Case(
+        "push-size",
+        "what that push sent",
+        BUMPED,
+        PLAIN,
+        "fastapi",
+        measure=push_size,
+        unit="MB",
+        target=0.3,
+        rounds=1,
+    ),
     Case("code", "code changed", PLAIN, PLAIN, change=Project.change_code, target=2.0),
     Case(
         "model",
@@ -258,6 +300,7 @@ def before(case: Case, peer: Peer, projects: dict[Variant, Project]) -> None:
     if case.after:
         peer.build(projects[case.after])
         peer.remember(projects[case.after])
+        peer.before = projects[case.after]
 
 
 def once(case: Case, peer: Peer, project: Project) -> Sample:

@@ -31,6 +31,8 @@ class Peer(ABC):
 
     name: str
     model_folder: str
+    before: Project
+    """What was built before the rounds of a case, if anything was."""
 
     @abstractmethod
     def build(self, project: Project) -> Sample:
@@ -66,6 +68,10 @@ class Peer(ABC):
 
     def smoke(self, project: Project) -> Sample:
         """Test an image."""
+        raise NotImplementedError
+
+    def push(self, project: Project, address: str) -> Sample:
+        """Push a built project to a registry without TLS."""
         raise NotImplementedError
 
     def tag(self, project: Project) -> str:
@@ -190,6 +196,12 @@ class Packager(Peer):
         """Run the command for it."""
         return measure.run([self.command, "smoke", self.tag(project)], project.root)
 
+    def push(self, project: Project, address: str) -> Sample:
+        """Push from the store, not from the engine."""
+        words = ["push", "--no-smoke", "--insecure", f"{address}/pushed:{project.variant.key}"]
+        env = {"PACKAGER_CACHE": str(self.store)}
+        return measure.run([self.command, *words], project.root, env)
+
     def _files(self) -> set[Path]:
         return {path for path in self.store.rglob("*") if path.is_file()}
 
@@ -225,6 +237,14 @@ class Uv(Peer):
         for name, value in {"ROUND": str(self.round), **arguments}.items():
             words += ["--build-arg", f"{name}={value}"]
         return measure.run([self.command, *words, context], env={"DOCKER_BUILDKIT": "1"})
+
+    def push(self, project: Project, address: str) -> Sample:
+        """Have the engine push."""
+        name = f"{address}/pushed:{project.variant.key}"
+        engine.docker("tag", self.tag(project), name)
+        took = measure.run(["docker", "push", "-q", name])
+        engine.docker("rmi", name)
+        return took
 
     def forget_all(self) -> None:
         """Empty the engine of its images, and the builder's cache."""

@@ -35,7 +35,7 @@ figures: engine ## Measure what docs/figures.md shows (needs a quiet machine)
 	$(VENV)/python benchmarks/compressors.py
 	$(VENV)/python benchmarks/bytecode.py
 
-benchmark: engine ## Compare with the peers, write docs/benchmarks.md (as root; takes an hour or two)
+benchmark: engine registry ## Compare with the peers, write docs/benchmarks.md (as root; takes an hour or two)
 	$(VENV)/python benchmarks/run.py
 
 lint: setup ## ruff and black, changing nothing

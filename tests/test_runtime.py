@@ -476,7 +476,7 @@ def test_selftest_reports_the_stage_that_fails(
         ("absent:load", "ModuleNotFoundError", "No module named 'absent'"),
         ("doubler:absent", "AttributeError", "has no attribute 'absent'"),
         ("doubler:load_nothing", "InputError", "returned a value of type object, which has no"),
-        (None, "InputError", "model.json: no built-in loader takes it"),
+        (None, "InputError", "model.json is no model of XGBoost"),
     ],
 )
 def test_selftest_reports_a_predictor_that_does_not_load(

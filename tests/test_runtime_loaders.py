@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import lightgbm
 import numpy
 import pandas
 import pytest
 import skops.io
+import xgboost
 from skl2onnx import to_onnx
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
@@ -161,6 +163,146 @@ def test_an_object_that_does_not_predict_is_refused(tmp_path: Path) -> None:
     image = sealed(tmp_path / "model.skops", skops.io.dumps({"weights": numpy.zeros(3)}))
     with pytest.raises(InputError, match="holds a value of type dict, which has no predict"):
         load(image, ())
+
+
+# --- boosted trees in their libraries' own files
+
+FLOATS = NUMBERS.astype("float32")
+TABLE = pandas.DataFrame(FLOATS, columns=["a", "b", "c", "d"])
+TREES_ROWS = "d,c,b,a\n" + "".join(
+    ",".join(map(str, row[::-1])) + "\n" for row in FLOATS[::50].tolist()
+)
+
+
+def saved(path: Path, save: Any) -> Image:
+    save(path)
+    return sealed(path, path.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["model.ubj", "model.json"])
+def test_xgboost_says_classes_and_probabilities(tmp_path: Path, name: str) -> None:
+    model = xgboost.XGBClassifier(n_estimators=40, early_stopping_rounds=2)
+    model.fit(TABLE[::2], LABELS[::2], eval_set=[(TABLE[1::2], LABELS[1::2])], verbose=False)
+    assert model.best_iteration < 38  # there are trees that must not count
+    image = saved(tmp_path / name, model.save_model)
+    assert list(inputs_of(image)) == ["a", "b", "c", "d"]
+    got = predict(image, TREES_ROWS)
+    assert got["prediction"] == model.predict(TABLE[::50]).tolist()
+    assert got["probability"] == model.predict_proba(TABLE[::50]).tolist()
+
+
+@pytest.mark.parametrize("objective", ["binary:logistic", "reg:squarederror", "multi:softmax"])
+def test_xgboost_without_names_takes_x0_x1_in_order(tmp_path: Path, objective: str) -> None:
+    labels = LABELS > 0 if objective == "binary:logistic" else LABELS
+    settings = {"objective": objective} | ({"num_class": 3} if objective[0] == "m" else {})
+    model = xgboost.train(settings, xgboost.DMatrix(FLOATS, labels), 5)
+    image = saved(tmp_path / "model.ubj", model.save_model)
+    got = predict(image, TREES_ROWS.replace("d,c,b,a", "x3,x2,x1,x0"))
+    expected = model.predict(xgboost.DMatrix(FLOATS[::50])).tolist()
+    if objective == "binary:logistic":
+        assert got["prediction"] == [0, 1, 1]
+        assert [row[1] for row in got["probability"]] == expected
+        assert all(sum(row) == pytest.approx(1) for row in got["probability"])
+    else:
+        assert got == {"prediction": expected}
+
+
+@pytest.mark.parametrize("kind", [lightgbm.LGBMClassifier, lightgbm.LGBMRegressor])
+def test_lightgbm_predicts_as_it_does_in_the_notebook(tmp_path: Path, kind: Any) -> None:
+    model = kind(n_estimators=5, verbose=-1).fit(TABLE, LABELS)
+    image = saved(tmp_path / "model.txt", model.booster_.save_model)
+    assert list(inputs_of(image)) == ["a", "b", "c", "d"]
+    got = predict(image, TREES_ROWS)
+    assert got["prediction"] == model.predict(TABLE[::50]).tolist()
+    if kind is lightgbm.LGBMClassifier:
+        assert got["probability"] == model.predict_proba(TABLE[::50]).tolist()
+
+
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm"])
+def test_trees_take_a_blank_cell_as_missing(tmp_path: Path, library: str) -> None:
+    table = TABLE.mask(TABLE["c"] > 5)
+    if library == "xgboost":
+        model = xgboost.XGBRegressor(n_estimators=5).fit(table, LABELS)
+        image = saved(tmp_path / "model.json", model.save_model)
+    else:
+        model = lightgbm.LGBMRegressor(n_estimators=5, verbose=-1).fit(table, LABELS)
+        image = saved(tmp_path / "model.txt", model.booster_.save_model)
+    got = predict(image, "a,b,c,d\n,,,\n5.1,3.5,1.4,0.2\n")
+    rows = pandas.DataFrame([[None] * 4, [5.1, 3.5, 1.4, 0.2]], columns=table.columns, dtype=float)
+    assert got["prediction"] == pytest.approx(model.predict(rows).tolist())
+    assert got["prediction"][0] != got["prediction"][1]
+
+
+def test_trees_that_take_categories_are_refused(tmp_path: Path) -> None:
+    table = TABLE.assign(kind=pandas.Categorical(["x", "y", "z"] * 50))
+    one = xgboost.XGBRegressor(n_estimators=2, enable_categorical=True).fit(table, LABELS)
+    other = lightgbm.LGBMRegressor(n_estimators=2, verbose=-1).fit(table, LABELS)
+    for name, save in (("m.ubj", one.save_model), ("m.txt", other.booster_.save_model)):
+        with pytest.raises(InputError, match=f"{name} takes categories"):
+            load(saved(tmp_path / name, save), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("m.json", b"{}", "m.json is no model of XGBoost"),
+        ("m.ubj", b"\x00", "m.ubj is no model of XGBoost"),
+        ("m.txt", b"tree\nnonsense", "m.txt is no model of LightGBM"),
+        ("m.txt", b"2.5", "m.txt: no built-in loader takes it"),
+    ],
+)
+def test_what_is_no_model_of_trees_is_refused(
+    tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load(sealed(tmp_path / name, data), ())
+
+
+# --- the recorded signature beside the model's own
+
+
+@pytest.mark.parametrize(
+    ("names", "shape", "message"),
+    [
+        ("abcd", (-1,), None),
+        ("dcba", (-1,), None),
+        ("abc", (-1,), "the signature records no 'd'"),
+        ("abcde", (-1,), "the signature records what the model does not take: 'e'"),
+        ("abcd", (-1, 2), r"the signature records 'a' as \[-1, 2\], the model takes \[-1\]"),
+    ],
+)
+def test_names_that_the_model_knows_are_those_of_the_signature(
+    tmp_path: Path, names: str, shape: tuple[int, ...], message: str | None
+) -> None:
+    model = LinearRegression().fit(TABLE, LABELS)
+    image = sealed(tmp_path / "model.skops", skops.io.dumps(model))
+    recorded = [Tensor(name, "FP64", shape) for name in names]
+    if message is None:
+        got = predict(image, TREES_ROWS, recorded)
+        assert got["prediction"] == pytest.approx(model.predict(TABLE[::50]).tolist())
+    else:
+        with pytest.raises(InputError, match=message):
+            load(image, recorded)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "width"), [([(-1,)] * 3, 3), ([(-1, 5)], 5), ([(-1, 2), (-1, 3)], 5)]
+)
+def test_columns_without_names_are_counted(
+    tmp_path: Path, shapes: list[tuple[int, ...]], width: int
+) -> None:
+    image = sealed(tmp_path / "m.skops", skops.io.dumps(LinearRegression().fit(NUMBERS, LABELS)))
+    recorded = [Tensor(f"in{at}", "FP64", shape) for at, shape in enumerate(shapes)]
+    with pytest.raises(InputError, match=f"inputs are {width} columns, the model takes 4"):
+        load(image, recorded)
+
+
+def test_columns_without_names_may_come_as_one_array(tmp_path: Path) -> None:
+    model = LinearRegression().fit(NUMBERS, LABELS)
+    image = sealed(tmp_path / "m.skops", skops.io.dumps(model))
+    rows = json.dumps([{"row": row} for row in NUMBERS[::50].tolist()])
+    got = predict(image, rows, [Tensor("row", "FP64", (-1, 4))])
+    assert got["prediction"] == pytest.approx(model.predict(NUMBERS[::50]).tolist())
 
 
 @pytest.mark.parametrize(("name", "package"), [("m.skops", "skops"), ("m.onnx", "onnxruntime")])

@@ -17,6 +17,7 @@ from packager.project import Project
 from packager.runtime.packager_runtime.facts import InputError, Recording
 from packager.runtime.packager_runtime.facts import read_examples as read_recording
 from packager.runtime.packager_runtime.tables import check
+from packager.runtime.packager_runtime.trees import is_lightgbm
 
 __all__ = [
     "MOST_CARD",
@@ -31,10 +32,10 @@ __all__ = [
 MOST_CARD = 1 << 20
 """Bytes of a card: a long one has a fiftieth of that."""
 
-_FORMATS = {".skops", ".onnx"}
+_FORMATS = {".skops", ".onnx", ".json", ".ubj"}
 # What moves a cursor or rings a bell, where a card is printed to a terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_PICKLES = {".joblib", ".pkl", ".pickle"}
+_PICKLES = {".joblib", ".pkl", ".pickle", ".pt2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,11 +236,12 @@ def _check_loader(project: Project) -> None:
     suffix = project.model.suffix.lower()
     if suffix in _PICKLES and not project.trust_pickle:
         raise UsageError(
-            f"{project.model} is a pickle, and reading one runs any code that is in it",
+            f"{project.model} is or holds a pickle, and reading one runs any code that is in it",
             where="pyproject.toml: tool.packager.trust-pickle",
-            hint="Export with skops instead, or say trust-pickle = true.",
+            hint="Export to skops or ONNX instead, or say trust-pickle = true.",
         )
-    if suffix not in _PICKLES | _FORMATS:
+    text = suffix == ".txt" and is_lightgbm(project.root / project.model)
+    if suffix not in _PICKLES | _FORMATS and not text:
         raise UsageError(
             f"there is no built-in loader for {suffix or project.model}",
             where="pyproject.toml: tool.packager.predictor",

@@ -9,12 +9,12 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from . import answers, batches, info, selftest, tables
-from .facts import Image, InputError, Recording, Tensor, read_examples, read_image, root
+from . import answers, batches, info, tables
+from .facts import Image, InputError, Recording, read_examples, read_image, root, signature
 from .loaders import Predictor, ask, known_inputs, load
 
 _ABOUT = """\
@@ -181,7 +181,7 @@ def _info(arguments: argparse.Namespace, out: TextIO) -> int:
         return 0
     image, examples = _read()
     try:
-        inputs = examples.inputs if examples else known_inputs(_load(image, ()))
+        inputs = examples.inputs if examples else known_inputs(_load(image, None))
     except (InputError, _ModelError) as wrong:
         _note(f"the model does not load, so its inputs are unknown: {wrong}")
         inputs = ()
@@ -195,7 +195,7 @@ def _info(arguments: argparse.Namespace, out: TextIO) -> int:
 
 def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
     image, examples = _read()
-    predictor = _load(image, examples.inputs if examples else ())
+    predictor = _load(image, examples)
     inputs = examples.inputs if examples else known_inputs(predictor)
     columns, ignored = tables.read(sys.stdin.buffer.read(), inputs, arguments.source)
     if ignored:
@@ -208,7 +208,7 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
 
 def _batches(arguments: argparse.Namespace, out: TextIO) -> int:
     image, examples = _read()
-    predictor = _load(image, examples.inputs if examples else ())
+    predictor = _load(image, examples)
     inputs = examples.inputs if examples else known_inputs(predictor)
     lines = sys.stdin.buffer
     batches.run(image, examples, predictor, inputs, source=arguments.source, lines=lines, out=out)
@@ -216,6 +216,8 @@ def _batches(arguments: argparse.Namespace, out: TextIO) -> int:
 
 
 def _selftest(arguments: argparse.Namespace, out: TextIO) -> int:
+    from . import selftest  # it starts processes, which takes long to import
+
     process = os.getpid()
     report = selftest.run(root())
     if os.getpid() != process:  # a copy that the project's code made has no say
@@ -258,9 +260,9 @@ def _read() -> tuple[Image, Recording | None]:
     return image, read_examples(image.examples) if image.examples else None
 
 
-def _load(image: Image, inputs: Sequence[Tensor]) -> Predictor:
+def _load(image: Image, examples: Recording | None) -> Predictor:
     with _blaming("the model does not load"):
-        return load(image, inputs)
+        return load(image, *signature(examples))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ __all__ = [
     "read_examples",
     "read_image",
     "root",
+    "signature",
 ]
 
 FORMAT = 1
@@ -150,6 +151,13 @@ class Recording:
     given: Columns
     expected: Columns
     ranges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def signature(
+    examples: Recording | None,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Give the recorded inputs and outputs; where nothing is recorded, none."""
+    return (examples.inputs, examples.outputs) if examples else ((), ())
 
 
 def root() -> Path:

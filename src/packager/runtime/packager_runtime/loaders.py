@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from .builtin import BuiltIn, filled, kind, matrix, module, unnamed
 from .facts import Columns, Image, InputError, Tensor
 
 __all__ = ["Predictor", "ask", "known_inputs", "load", "plain"]
@@ -23,14 +24,14 @@ class Predictor(Protocol):
         ...
 
 
-def load(image: Image, inputs: Sequence[Tensor]) -> Predictor:
+def load(image: Image, inputs: Sequence[Tensor], outputs: Sequence[Tensor] = ()) -> Predictor:
     """Load the image's model.
 
     Parameters
     ----------
     image : Image
         Names the model, and the project's predictor if it has one.
-    inputs : sequence of Tensor
+    inputs, outputs : sequence of Tensor
         The recorded signature; empty if there is none.
 
     Returns
@@ -41,30 +42,47 @@ def load(image: Image, inputs: Sequence[Tensor]) -> Predictor:
     Raises
     ------
     InputError
-        When no loader takes the model, or the author's consent is missing.
+        When no loader takes the model, the author's consent is missing, or the model takes
+        something else than was recorded.
     ImportError
         When a built-in loader needs a package that is not there.
     Exception
         Whatever the project's own code raises.
     """
     if image.predictor:
-        return _own(image.predictor, image.model)
-    suffix = image.model.suffix.lower()
+        return _own(image.predictor, image.model, inputs, outputs)
+    predictor = _built_in(image, inputs, outputs)
+    predictor.refuse_other(inputs)
+    return predictor
+
+
+def _built_in(image: Image, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> BuiltIn:
+    from . import networks, trees  # not every image has need of them
+
+    path = image.model
+    suffix = path.suffix.lower()
     if suffix == ".onnx":
-        return Onnx(image.model)
+        return Onnx(path)
     if suffix == ".skops":
-        return Estimator(_skops(image.model), inputs)
+        return Estimator(_skops(path), inputs)
     if suffix in {".joblib", ".pkl", ".pickle"}:
-        return Estimator(_pickle(image.model, image.trust_pickle), inputs)
+        return Estimator(_pickle(path, image.trust_pickle), inputs)
+    if suffix in {".json", ".ubj"}:
+        return trees.xgboost(path)
+    if suffix == ".txt" and trees.is_lightgbm(path):
+        return trees.lightgbm(path)
+    if suffix == ".pt2":
+        _refuse_pickle(path, image.trust_pickle)
+        return networks.exported(path, outputs)
     raise InputError(
-        f"{image.model.name}: no built-in loader takes it (they take .skops, .onnx, .joblib "
-        'and .pkl files); name one of the project\'s own: predictor = "module:function"'
+        f"{path.name}: no built-in loader takes it; name one of the project's own: "
+        'predictor = "module:function"'
     )
 
 
 def known_inputs(predictor: Predictor) -> tuple[Tensor, ...]:
     """Return the inputs that a model of a built-in loader knows it wants, or none."""
-    return predictor.inputs if isinstance(predictor, Estimator | Onnx) else ()
+    return predictor.inputs if isinstance(predictor, BuiltIn) else ()
 
 
 def ask(predictor: Predictor, inputs: Columns) -> Columns:
@@ -92,11 +110,11 @@ def ask(predictor: Predictor, inputs: Columns) -> Columns:
     rows = len(next(iter(inputs.values())))
     answer = predictor.predict(inputs)
     if not isinstance(answer, Mapping):
-        raise InputError(f"predict returned {_kind(answer)}, not a dict of columns")
+        raise InputError(f"predict returned {kind(answer)}, not a dict of columns")
     columns = {str(name): plain(values) for name, values in answer.items()}
     for name, values in columns.items():
         if not isinstance(values, list) or len(values) != rows:
-            size = f"{len(values)} values" if isinstance(values, list) else _kind(values)
+            size = f"{len(values)} values" if isinstance(values, list) else kind(values)
             raise InputError(f"predict returned {size} as {name!r} for {rows} rows")
     return columns
 
@@ -113,10 +131,10 @@ def plain(value: Any) -> Any:
         return value.decode()
     if value is None or isinstance(value, str | bool | int):
         return value
-    raise InputError(f"predict returned {_kind(value)} where a number, text, true or null goes")
+    raise InputError(f"predict returned {kind(value)} where a number, text, true or null goes")
 
 
-class Estimator:
+class Estimator(BuiltIn):
     """A scikit-learn model, or anything else with its `predict`.
 
     Parameters
@@ -129,15 +147,18 @@ class Estimator:
 
     def __init__(self, model: Any, inputs: Sequence[Tensor]) -> None:
         if not hasattr(model, "predict"):
-            raise InputError(f"the model file holds {_kind(model)}, which has no predict")
+            raise InputError(f"the model file holds {kind(model)}, which has no predict")
         self._model = model
         self._datatypes = {tensor.name: tensor.datatype for tensor in inputs}
         names = getattr(model, "feature_names_in_", ())
         width = getattr(model, "n_features_in_", 0)
         self._takes_array = width > 0 and len(names) == 0
         if self._takes_array:
-            names = [f"x{at}" for at in range(width)]
-        self.inputs = tuple(Tensor(str(name), "", nullable=True) for name in names)
+            names = unnamed(width)
+        super().__init__(
+            [Tensor(str(name), "", nullable=True) for name in names],
+            named=not self._takes_array,
+        )
 
     def predict(self, inputs: Mapping[str, list[Any]]) -> dict[str, Any]:
         """Predict; with `probability` where the model can tell it."""
@@ -152,21 +173,15 @@ class Estimator:
         return answer
 
     def _table(self, inputs: Mapping[str, list[Any]]) -> Any:
+        pandas = None if self._takes_array else _pandas()
+        if not pandas:
+            return matrix(inputs.values())
         # Estimators know a missing value as NaN, in columns of text too.
-        columns = {
-            name: [math.nan if value is None else value for value in values]
+        series = {
+            name: pandas.Series(filled(values, math.nan), dtype=self._dtype(name, values))
             for name, values in inputs.items()
         }
-        pandas = None if self._takes_array else _pandas()
-        if pandas:
-            series = {
-                name: pandas.Series(values, dtype=self._dtype(name, inputs[name]))
-                for name, values in columns.items()
-            }
-            return pandas.DataFrame(series)[[tensor.name for tensor in self.inputs] or list(series)]
-        rows = list(zip(*columns.values(), strict=True))
-        text = any(isinstance(value, str) for row in rows for value in row)
-        return importlib.import_module("numpy").array(rows, dtype=object if text else None)
+        return pandas.DataFrame(series)[[tensor.name for tensor in self.inputs] or list(series)]
 
     def _dtype(self, name: str, values: list[Any]) -> type | None:
         # Of NaN alone pandas makes floats, on which an encoder of text fails.
@@ -174,7 +189,7 @@ class Estimator:
         return object if may_be_text and all(value is None for value in values) else None
 
 
-class Onnx:
+class Onnx(BuiltIn):
     """An ONNX model, computed on the CPU.
 
     Parameters
@@ -184,12 +199,15 @@ class Onnx:
     """
 
     def __init__(self, path: Path) -> None:
-        runtime = _module("onnxruntime", path)
+        runtime = module("onnxruntime", path)
         self._session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         self._nodes = self._session.get_inputs()
-        self.inputs = tuple(
-            Tensor(node.name, _ONNX[node.type][0], _shape(node.shape), nullable=True)
-            for node in self._nodes
+        super().__init__(
+            [
+                Tensor(node.name, _ONNX[node.type][0], _shape(node.shape), nullable=True)
+                for node in self._nodes
+            ],
+            named=True,
         )
 
     def predict(self, inputs: Mapping[str, list[Any]]) -> dict[str, Any]:
@@ -219,17 +237,10 @@ def _shape(shape: list[Any]) -> tuple[int, ...]:
 
 
 def _array(node: Any, values: list[Any]) -> Any:
-    kind = _ONNX[node.type][1]
-    missing: Any = "" if kind == "object" else math.nan
-    filled = _filled(values, missing)
-    array = importlib.import_module("numpy").array(filled, dtype=kind)
+    dtype = _ONNX[node.type][1]
+    missing: Any = "" if dtype == "object" else math.nan
+    array = importlib.import_module("numpy").array(filled(values, missing), dtype=dtype)
     return array.reshape(-1, 1) if array.ndim < len(node.shape) else array
-
-
-def _filled(value: Any, missing: Any) -> Any:
-    if isinstance(value, list):
-        return [_filled(item, missing) for item in value]
-    return missing if value is None else value
 
 
 def _rows(answer: Any) -> Any:
@@ -239,16 +250,21 @@ def _rows(answer: Any) -> Any:
     return answer
 
 
-def _own(name: str, model: Path) -> Predictor:
-    module, _, function = name.partition(":")
-    predictor: Predictor = getattr(importlib.import_module(module), function)(model)
+def _own(name: str, path: Path, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Predictor:
+    place, _, function = name.partition(":")
+    found = getattr(importlib.import_module(place), function)
+    if path.suffix.lower() == ".safetensors" and hasattr(found, "load_state_dict"):
+        from . import networks
+
+        return networks.filled_module(found(), path, inputs, outputs)
+    predictor: Predictor = found(path)
     if not callable(getattr(predictor, "predict", None)):
-        raise InputError(f"{name} returned {_kind(predictor)}, which has no predict")
+        raise InputError(f"{name} returned {kind(predictor)}, which has no predict")
     return predictor
 
 
 def _skops(path: Path) -> Any:
-    io = _module("skops.io", path)
+    io = module("skops.io", path)
     asked = io.get_untrusted_types(file=path)
     if strange := sorted(name for name in asked if not _is_known_class(name)):
         raise InputError(
@@ -260,41 +276,32 @@ def _skops(path: Path) -> Any:
 
 def _is_known_class(name: str) -> bool:
     # Classes only: a file that names a function, pandas.read_pickle say, could have it called.
-    module, _, attribute = name.rpartition(".")
-    if module.partition(".")[0] not in {"numpy", "pandas", "scipy", "sklearn"}:
+    place, _, attribute = name.rpartition(".")
+    if place.partition(".")[0] not in {"numpy", "pandas", "scipy", "sklearn"}:
         return False
     with contextlib.suppress(ImportError):
-        return isinstance(getattr(importlib.import_module(module), attribute, None), type)
+        return isinstance(getattr(importlib.import_module(place), attribute, None), type)
     return False
 
 
 def _pickle(path: Path, trusted: bool) -> Any:
-    if not trusted:
-        raise InputError(
-            f"{path.name} is a pickle, which runs code when it is loaded: export it with skops, "
-            "or say trust-pickle = true"
-        )
+    _refuse_pickle(path, trusted)
     if path.suffix.lower() == ".joblib":
-        return _module("joblib", path).load(path)
+        return module("joblib", path).load(path)
     with path.open("rb") as stream:
         return pickle.load(stream)  # noqa: S301 - the author consented, and wrote the file
 
 
-def _module(name: str, path: Path) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as wrong:
-        raise ImportError(
-            f"{path.name} needs {wrong.name}, which is not in the image: add the package to "
-            "the project's dependencies"
-        ) from None
+def _refuse_pickle(path: Path, trusted: bool) -> None:
+    if not trusted:
+        what = "may hold pickles" if path.suffix.lower() == ".pt2" else "is a pickle"
+        raise InputError(
+            f"{path.name} {what}, which runs code when it is loaded: export another format, "
+            "skops or ONNX, or say trust-pickle = true"
+        )
 
 
 def _pandas() -> Any:
     with contextlib.suppress(ImportError):
         return importlib.import_module("pandas")
     return None
-
-
-def _kind(value: object) -> str:
-    return f"a value of type {type(value).__qualname__}"

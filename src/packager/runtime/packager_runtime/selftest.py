@@ -11,7 +11,15 @@ from typing import Any
 
 from . import over_http
 from .compare import compare
-from .facts import Image, InputError, Recording, model_digest, read_examples, read_image
+from .facts import (
+    Image,
+    InputError,
+    Recording,
+    model_digest,
+    read_examples,
+    read_image,
+    signature,
+)
 from .loaders import Predictor, ask, load, plain
 from .tables import check
 
@@ -122,7 +130,7 @@ def _loaded(image: Image) -> tuple[Recording | None, Predictor]:
     examples = read_examples(image.examples) if image.examples else None
     if examples:
         _refuse_another(examples.model, image.model_digest, "the examples were recorded with")
-    return examples, load(image, examples.inputs if examples else ())
+    return examples, load(image, *signature(examples))
 
 
 def _refuse_another(wanted: str, found: str, what: str) -> None:

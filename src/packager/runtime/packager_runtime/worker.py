@@ -19,7 +19,7 @@ from typing import Any
 from . import answers, protocol
 from .answers import AnswerError
 from .compare import compare
-from .facts import Columns, Image, InputError, Recording
+from .facts import Columns, Image, InputError, Recording, signature
 from .loaders import Predictor, ask, known_inputs, load, plain
 from .log import Log
 from .protocol import Question, Signature
@@ -175,19 +175,24 @@ class Worker:
     # --- in the thread
 
     def _load(self) -> None:
+        gc.disable()  # to look for garbage among what is imported takes long and finds little
+        try:
+            self._load_and_try()
+        finally:
+            gc.freeze()  # what loading made stays until the end
+            gc.enable()
+
+    def _load_and_try(self) -> None:
         examples = self._examples
         try:
             with _blaming("the model does not load", self._log):
-                self._predictor = load(self._image, examples.inputs if examples else ())
+                self._predictor = load(self._image, *signature(examples))
         except RowsError as wrong:
             raise ModelError(str(wrong)) from None
         if examples:
             self._try(examples)
         else:
             self.signature = Signature(known_inputs(self._predictor), ())
-        # What loading made stays until the end: looking through it for garbage only takes time.
-        gc.collect()
-        gc.freeze()
 
     def _try(self, examples: Recording) -> None:
         first = {name: values[:1] for name, values in examples.given.items()}

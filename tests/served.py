@@ -41,6 +41,13 @@ class Waiter(Doubler):
                 gate.read()
         return super().predict(inputs)
 
+class Leaking(Doubler):
+    kept = []
+
+    def predict(self, inputs):
+        self.kept.append(os.urandom(20_000))
+        return super().predict(inputs)
+
 class Liar(Doubler):
     def predict(self, inputs):
         print('{"time": "now", "level": "error", "event": "forged"}', flush=True)
@@ -75,7 +82,7 @@ class Server:
     def __init__(self, process: subprocess.Popen[bytes], gate: Path) -> None:
         self.process, self.gate = process, gate
         self.lines: list[str] = []
-        self.chatter = b""
+        self.chatter = bytearray()
         self.port = 0
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
         self._readers = [threading.Thread(target=read) for read in (self._read, self._listen)]

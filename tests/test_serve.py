@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import io
+import itertools
 import json
 import os
 import signal
@@ -652,6 +653,49 @@ def test_a_stop_under_load_loses_no_request(sealed: Sealed) -> None:
             for worker in workers:
                 worker.result()
         assert set(found) == {200}
+
+
+@pytest.mark.parametrize("stops", [2, pytest.param(30, marks=pytest.mark.whole)])
+def test_a_stop_under_load_loses_no_connection(sealed: Sealed, stops: int) -> None:
+    """Whoever asks over a new connection each time gets an answer to all that was read.
+
+    A connection that is made in the very moment in which listening ends is reset by the system;
+    without care for those that wait to be taken, it is half of these clients.
+    """
+    lost = 0
+    for _ in range(stops):
+        with serving(sealed) as server:
+            asked = threading.Semaphore(0)
+
+            def work(
+                client: int, server: Server = server, asked: threading.Semaphore = asked
+            ) -> str | None:
+                for number in itertools.count():
+                    name = f"{client}-{number}"
+                    connection = server.connection()
+                    try:
+                        connection.connect()
+                        headers = {"X_Request_Id": name, "Connection": "close"}
+                        answer = ask(connection, INFER, rows("m"), **headers)
+                    except ConnectionRefusedError:
+                        return None
+                    except (ConnectionError, http.client.HTTPException):
+                        return name
+                    finally:
+                        connection.close()
+                    assert answer.status == 200
+                    asked.release()
+                return None
+
+            with ThreadPoolExecutor(16) as pool:
+                workers = [pool.submit(work, client) for client in range(16)]
+                for _ in range(50):
+                    assert asked.acquire(timeout=60)
+                assert server.stop() == 0
+                reset = {name for worker in workers if (name := worker.result())}
+            assert reset.isdisjoint(line["id"] for line in events(server, "request"))
+            lost += len(reset)
+    assert lost <= 2 * stops
 
 
 # --- what it writes down

@@ -32,6 +32,7 @@ KEEP_ALIVE_SECONDS = 30
 
 _LAST_REQUESTS_SECONDS = 0.5
 _LAST_ANSWERS_SECONDS = 0.1
+_TURNS = 3  # of the event loop, until what asyncio accepted last is a connection of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +163,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was sent, and end."""
         self.app.stopping = True
+        await self._stop_listening(sockets or [])
         self.log("info", "stopping", signal=self._stopped_by, requests=len(self.server_state.tasks))
-        for server in self.servers:
-            server.close()
         # A client may have sent its next request just now: it is answered, and told to close.
         await asyncio.sleep(_LAST_REQUESTS_SECONDS if self.server_state.connections else 0)
         await super().shutdown(sockets)
@@ -172,6 +172,30 @@ class _Server(uvicorn.Server):
             self.log("error", "grace is over", requests=left)
             self.exit_code = self.exit_code or 128 + self._stopped_by
             await asyncio.sleep(_LAST_ANSWERS_SECONDS)
+
+    async def _stop_listening(self, listeners: list[socket.socket]) -> None:
+        """End listening, but take the connections that are made already: a close resets them."""
+        loop = asyncio.get_running_loop()
+        for listener in listeners:
+            loop.remove_reader(listener)
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        last = [connection for listener in listeners for connection in _last_of(listener)]
+        for server in self.servers:
+            server.close()
+        for connection in last:
+            await loop.connect_accepted_socket(self._connection, connection)
+
+    def _connection(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)
+
+
+def _last_of(listener: socket.socket) -> Iterator[socket.socket]:
+    try:
+        while True:
+            yield listener.accept()[0]
+    except BlockingIOError:
+        listener.shutdown(socket.SHUT_RDWR)  # at once: whoever came in between would be lost
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,6 +1,6 @@
 # Everything a contributor does, by name.  `make` alone explains.
 .DEFAULT_GOAL := help
-.PHONY: help setup engine browser registry quickstart test test-all reproducibility figures benchmark lint format types docs lock clean
+.PHONY: help setup engine browser registry quickstart test test-all reproducibility figures benchmark serving lint format types docs lock clean
 
 VENV := .venv/bin
 
@@ -37,6 +37,9 @@ figures: engine ## Measure what docs/figures.md shows (needs a quiet machine)
 
 benchmark: engine registry ## Compare with the peers, write docs/benchmarks.md (as root; takes an hour or two)
 	$(VENV)/python benchmarks/run.py
+
+serving: engine ## Ask our server and others side by side, write docs/serving-figures.md (needs wrk)
+	$(VENV)/python benchmarks/serving.py
 
 lint: setup ## ruff and black, changing nothing
 	$(VENV)/ruff check .

@@ -135,6 +135,58 @@ def test_the_page_in_the_repository_is_of_the_results_in_it(
         assert (tmp_path / name).read_text() == (docs / name).read_text()
 
 
+@pytest.fixture
+def serving_page() -> ModuleType:
+    import serving_page
+
+    return serving_page
+
+
+def server(per_second: float, p99: float, megabytes: float, ready: float) -> dict[str, Any]:
+    loads = {"1": [per_second], "16": [per_second]}
+    times = {"1": [p99], "16": [p99]}
+    return {
+        "megabytes": megabytes,
+        "memory": [megabytes],
+        "ready": [ready],
+        "per_second": loads,
+        "median_ms": times,
+        "p99_ms": times,
+    }
+
+
+def served(page: ModuleType, **ours: float) -> str:
+    machine = {"when": "now", "commit": "abc", "processors": 2, "kernel": "6.1", "engine": "20.10"}
+    measured = {"per_second": 300.0, "p99": 7.0, "megabytes": 50.0, "ready": 1.0} | ours
+    servers = {name: server(200.0, 10.0, 100.0, 1.0) for name in page.NAMES}
+    servers[page.OURS] = server(**measured)
+    results = {"machine": machine | {"versions": {}}, "clients": [1, 16], "servers": servers}
+    return "\n".join(page.tables(results))
+
+
+def test_a_server_that_is_as_good_as_it_must_be(serving_page: ModuleType) -> None:
+    text = served(serving_page)
+    assert text.count("| met |") == 6
+    assert "not met" not in text
+    assert "| answers per second, 1 client | MLServer | 1.50 |  |  |" in text
+
+
+@pytest.mark.parametrize(
+    "worse", [{"per_second": 299.0}, {"p99": 7.1}, {"megabytes": 51.0}, {"ready": 1.01}]
+)
+def test_and_one_that_is_not(serving_page: ModuleType, worse: dict[str, float]) -> None:
+    assert "**not met**" in served(serving_page, **worse)
+
+
+def test_the_servers_page_is_of_the_results(serving_page: ModuleType, tmp_path: Path) -> None:
+    results = json.loads((BENCHMARKS / "serving.json").read_text())
+    docs = BENCHMARKS.parent / "docs"
+    (tmp_path / "serving-figures.md").write_text((docs / "serving-figures.md").read_text())
+    serving_page.write(results, tmp_path)
+    text = (tmp_path / "serving-figures.md").read_text()
+    assert text == (docs / "serving-figures.md").read_text()
+
+
 def test_the_inputs_are_a_project_with_pins() -> None:
     project = projects.load(BENCHMARKS / "inputs")
     text = (BENCHMARKS / "inputs" / "requirements.txt").read_text()

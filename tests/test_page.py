@@ -906,8 +906,8 @@ def test_the_prediction_beside_the_recorded_one(visit: Any, site: Site) -> None:
     said = tab.locator("#outputs").inner_text()
     assert site.values() == [50, 2**62 + 1, "MALE"]
     assert "How sure the model is: 70.0 %" in said
-    assert "Recorded by the author: Gentoo, the same." in said
-    assert re.search(r"Gentoo\s+70.0 % \(recorded: 70.0 %\)\s+Adelie\s+30.0 %", said)
+    assert "What the model answered when the author recorded this row: Gentoo, the same." in said
+    assert re.search(r"Gentoo\s+70.0 %\s+Adelie\s+30.0 %", said)
 
     tab.get_by_label("bill mm").fill("49")
     assert tab.locator("#stale").is_visible()
@@ -919,8 +919,9 @@ def test_another_answer_than_the_recorded_one_is_said(visit: Any, site: Site) ->
     other = recording(expected={"species": SPECIES[::-1], "probability": CHANCES[::-1]})
     site.reply = answering(other)
     said = predict(visit())
-    assert "Recorded by the author: Adelie, so this answer differs." in said
+    assert "when the author recorded this row: Adelie, so this answer differs." in said
     assert "Not as recorded." in said
+    assert re.search(r"\(recorded: \d+\.0 %\)", said)
 
 
 def test_missing_values_go_out_as_null_and_strange_ones_are_named(visit: Any, site: Site) -> None:
@@ -934,6 +935,25 @@ def test_missing_values_go_out_as_null_and_strange_ones_are_named(visit: Any, si
     tab.get_by_label("sex").fill("")
     assert "Take this with care" not in predict(tab)
     assert site.values() == [None, 2007, None]
+
+
+def test_what_the_model_was_trained_on_counts_more_than_what_was_recorded(
+    visit: Any, site: Site, tmp_path: Path
+) -> None:
+    trained = {"bill_mm": {"min": 30.5, "max": 60}, "sex": {"values": ["MALE", "FEMALE", "SHE"]}}
+    site.made = rendered(image(tmp_path), replace(recording(), ranges=trained))
+    tab = visit()
+    text = tab.locator("#form").inner_text()
+    assert "30.5 to 60 in what the model learned from; may stay blank" in text
+    assert "FEMALE, MALE or SHE in what the model learned from" in text
+    tab.get_by_label("bill mm").fill("58")
+    tab.get_by_label("sex").fill("SHE")
+    assert "Take this with care" not in predict(tab)
+    tab.get_by_label("bill mm").fill("61")
+    tab.get_by_label("sex").fill("HE")
+    said = predict(tab)
+    assert "bill mm (61) lies outside 30.5 to 60 in what the model learned from" in said
+    assert "sex (HE) is none of FEMALE, MALE, SHE in what the model learned from" in said
 
 
 def test_a_value_that_no_recorded_row_lacks_is_missed(
@@ -1201,8 +1221,8 @@ def test_the_servers_own_answers_and_refusals(visit: Any, tmp_path: Path) -> Non
     with serving(sealed, "--max-mb", "0.01") as server:
         tab = visit(f"http://127.0.0.1:{server.port}/")
         said = predict(tab)
-        assert re.search(r"double\s+3\s+Recorded by the author: 3, the same.", said)
-        assert re.search(r"label\s+M\s+Recorded by the author: M, the same.", said)
+        assert re.search(r"double\s+3\s+What the model answered when [a-z ]+: 3, the same.", said)
+        assert re.search(r"label\s+M\s+What the model answered when [a-z ]+: M, the same.", said)
         tab.get_by_label("size").fill("21")
         tab.get_by_label("sex").fill("x")
         assert re.search(r"double\s+42\s+Take this with care", predict(tab))

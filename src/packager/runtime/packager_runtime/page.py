@@ -213,16 +213,27 @@ def _texts(tensor: Tensor, examples: Recording | None) -> list[str]:
 
 
 def _seen(tensor: Tensor, examples: Recording | None) -> dict[str, Any]:
-    """Say what the recorded values are: from where to where, or which; and whether any misses."""
+    """Say what the model has met: from where to where, or which; and whether any was missing.
+
+    What it was trained on, if that is recorded, else what the recorded rows hold.
+    """
+    if examples is None or len(tensor.shape) > 1:
+        return {}
     values = _values(tensor, examples)
     gaps = {"gaps": None in values} if values else {}
+    if known := examples.ranges.get(tensor.name):
+        texts = [one for one in known.get("values", []) if isinstance(one, str)]
+        seen = {"seen": sorted(texts)} if 0 < len(texts) <= _MOST_CATEGORIES else {}
+        span = {"low": known["min"], "high": known["max"]} if "min" in known else {}
+        return span | seen | gaps | {"where": "in what the model learned from"}
+    where = {"where": "in the recorded examples"}
     numbers = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
     if numbers:
-        return {"low": min(numbers), "high": max(numbers)} | gaps
+        return {"low": min(numbers), "high": max(numbers)} | gaps | where
     texts = _texts(tensor, examples)
     # A few that come back again and again are all there are; what is rarely the same is prose.
     if texts and len(texts) <= min(_MOST_CATEGORIES, len(values) // 3):
-        return {"seen": sorted(texts)} | gaps
+        return {"seen": sorted(texts)} | gaps | where
     return gaps
 
 
@@ -422,9 +433,9 @@ def _hint(tensor: Tensor, examples: Recording | None) -> str:
         what = "True or false"
     elif "low" in seen:
         whole = "" if tensor.datatype.startswith("FP") else "A whole number, "
-        what = f"{whole}{seen['low']:.6g} to {seen['high']:.6g} in the recorded examples"
+        what = f"{whole}{seen['low']:.6g} to {seen['high']:.6g} {seen['where']}"
     elif "seen" in seen:
-        what = f"{_or([_short(one) for one in seen['seen']])} in the recorded examples"
+        what = f"{_or([_short(one) for one in seen['seen']])} {seen['where']}"
     elif tensor.datatype == "BYTES":
         what = "Text"
     elif not tensor.datatype:
@@ -459,7 +470,7 @@ def _examples(
     columns = [_label(one, at) for at, one in enumerate(inputs)][:_MOST_COLUMNS]
     more = ["…"] if len(inputs) > _MOST_COLUMNS else []
     answer = next((one for one in examples.outputs if len(one.shape) == 1), None)
-    heads = ["Try", *columns, *more, *([f"recorded {answer.name}"] if answer else [])]
+    heads = ["Try", *columns, *more, *([f"answer: {answer.name}"] if answer else [])]
     titles = "".join(f'<th scope="col">{escape(_short(one))}</th>' for one in heads)
     lines = []
     for at, (place, row) in enumerate(rows.items()):

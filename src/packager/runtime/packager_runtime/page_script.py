@@ -264,7 +264,8 @@ function compared(answer, recorded) {
   const same = agrees(recorded, answer.value, answer.datatype);
   if (isShares(recorded)) return hint(same ? "As recorded." : "Not as recorded.");
   const verdict = same ? "the same" : "so this answer differs";
-  return hint("Recorded by the author: " + shown(recorded) + ", " + verdict + ".");
+  return hint("What the model answered when the author recorded this row: " + shown(recorded)
+    + ", " + verdict + ".");
 }
 
 function strange(inputs) {
@@ -273,17 +274,18 @@ function strange(inputs) {
     const value = inputs[at].data[0];
     const said = tensor.label + " (" + shown(value) + ")";
     if (isNumber(value) && (value < tensor.low || value > tensor.high))
-      found.push(said + " lies outside " + tensor.low + " to " + tensor.high);
+      found.push(said + " lies outside " + tensor.low + " to " + tensor.high + " " + tensor.where);
     if (typeof value === "string" && tensor.seen && !tensor.seen.includes(value))
-      found.push(said + " is none of " + tensor.seen.join(", "));
-    if (value === null && tensor.gaps === false) found.push(tensor.label + " is missing");
+      found.push(said + " is none of " + tensor.seen.join(", ") + " " + tensor.where);
+    if (value === null && tensor.gaps === false)
+      found.push(tensor.label + " is missing, which it never is in the recorded examples");
   });
   return found;
 }
 
 function warning(inputs) {
   const found = strange(inputs).map((text) => make("li", {}, text + "."));
-  const said = make("p", {}, "Take this with care. Unlike in all the recorded examples:");
+  const said = make("p", {}, "Take this with care. The model has not met the like of it:");
   return found.length ? [make("div", {class: "note"}, said, make("ul", {}, ...found))] : [];
 }
 
@@ -307,7 +309,8 @@ function show(answer, inputs, recordedRow) {
     if (isShares(one.value)) {
       const mine = named && named.of === one ? named.names : null;
       const before = isShares(recorded) && recorded.length === one.value.length ? recorded : null;
-      nodes.push(title(one.name), ...bars(one.value, mine, before));
+      const differs = before && !agrees(before, one.value, one.datatype);
+      nodes.push(title(one.name), ...bars(one.value, mine, differs ? before : null));
       if (!mine) nodes.push(make("p", {class: "hint"},
         "The image does not say what each class is called; they are counted from 0."));
     } else if (at === 0 && !Array.isArray(one.value)) {

@@ -10,7 +10,7 @@ from typing import Any
 
 from .facts import InputError, Tensor
 
-__all__ = ["BuiltIn", "filled", "kind", "matrix", "module"]
+__all__ = ["BuiltIn", "filled", "kind", "matrix", "module", "unnamed"]
 
 
 class BuiltIn:

@@ -45,7 +45,7 @@ class Leaking(Doubler):
     kept = []
 
     def predict(self, inputs):
-        self.kept.append(os.urandom(20_000))
+        self.kept.extend(os.urandom(20_000) for _ in inputs["sex"])
         return super().predict(inputs)
 
 class Liar(Doubler):

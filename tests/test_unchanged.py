@@ -195,6 +195,10 @@ def test_without_git_it_works_as_well_until_there_is_one(repository: Path, store
 # --- With the engine -----------------------------------------------------------------------
 
 
+ONE_NAME = pytest.mark.xdist_group("again")
+"""Two workers would take the name of the image from each other."""
+
+
 @pytest.fixture
 def named(tiny: Tiny, tmp_path: Path, engine: Engine) -> Iterator[Tiny]:
     """A project of a name that no other test gives to an image."""
@@ -216,6 +220,7 @@ def settled(tiny: Tiny) -> str:
     raise AssertionError(told)
 
 
+@ONE_NAME
 def test_it_says_again_what_the_build_said(named: Tiny) -> None:
     first = named.built()
     told = settled(named)
@@ -229,6 +234,7 @@ def test_it_says_again_what_the_build_said(named: Tiny) -> None:
     assert again == first
 
 
+@ONE_NAME
 @pytest.mark.parametrize("change", ["gone", "renamed", "limits", "other engine", "tag"])
 def test_what_the_engine_lacks_is_done(change: str, named: Tiny, engine: Engine) -> None:
     built = str(named.built()["id"])

@@ -171,6 +171,7 @@ def build(project: Project, wanted: Order, store: Store, reporter: Reporter) -> 
             inputs = gather(project, wanted.platform, scratch, store=store)
         work = prepare(inputs, store)
         built = carry_out(work, store, reporter, None if work.done else way)
+        commit = source.result()  # should git fail, then before anything is named
         if way:
             verdict = deliver(
                 built, way, wanted.reference, wanted.limits, store=store, reporter=reporter
@@ -181,13 +182,13 @@ def build(project: Project, wanted: Order, store: Store, reporter: Reporter) -> 
     if wanted.output:
         reporter.begin("archive", str(wanted.output))
         manifest = write_archive(
-            built, wanted.output, wanted.reference, store, source.result().annotations()
+            built, wanted.output, wanted.reference, store, commit.annotations()
         )
     pushed = None
     if repository:
         pushed = push(built, repository, store, reporter)
         manifest = pushed.manifest
-    return Result(wanted, source.result(), built, verdict, manifest, pushed)
+    return Result(wanted, commit, built, verdict, manifest, pushed)
 
 
 def _repository(wanted: Order) -> Repository | None:

@@ -1,0 +1,44 @@
+"""``packager lock``: resolve to exact bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+import click
+
+from packager.cli.shared import Context
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Only check, offline; exit 1 where a lock is stale.")
+@click.option(
+    "--upgrade",
+    multiple=True,
+    is_flag=False,
+    flag_value="",
+    metavar="[NAME]",
+    help="Move the pin of NAME, or every pin. May be repeated.",
+)
+@click.pass_obj
+def lock(context: Context, check: bool, upgrade: tuple[str, ...]) -> None:
+    """Resolve dependencies to exact bytes: requirements*.txt and packager.lock.
+
+    Existing pins stay while they fit. Uses pip-tools where this interpreter and system are
+    the image's, uv elsewhere, and says which.
+    """
+    project = context.project()
+    if check:
+        from packager.lock import lockfile
+
+        lockfile.check(project)
+        click.echo("The locks are fresh.")
+        return
+    from packager import locking
+    from packager.store import Store
+
+    moved: Sequence[str] | None = [name for name in upgrade if name] if upgrade else None
+    with closing(context.reporter(quiet=False)) as reporter:
+        lines = locking.make(project, Store(reporter=reporter), reporter, upgrade=moved)
+    for line in lines:
+        click.echo(f"  {line}")

@@ -25,12 +25,10 @@ PACKAGES = "usr/local/lib/python3.11/dist-packages"
 
 
 @pytest.fixture(scope="module")
-def base_with_pip(
-    engine: Engine, locked_tiny: Path, shared_store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def base_with_pip(engine: Engine, locked_tiny: Path, shared_store: Path) -> Iterator[str]:
     """The name of an image with Debian's Python and pip: what a registry would have ready."""
     store = Store(shared_store)
-    inputs = assembling.gather(load(locked_tiny), "linux/amd64", tmp_path_factory.mktemp("gather"))
+    inputs = assembling.gather(load(locked_tiny), "linux/amd64")
     base = assembling.assemble(inputs, store, Silent()).image.layers[0]
     layers = (base, Layer("wheels", "pip", 1, pip_layer(store), cached=False))
     mark = secrets.token_hex(8)  # no other test has, or removes, this image

@@ -221,6 +221,9 @@ class Stuck:
     name = id = "stuck"
     takes_parts = True
 
+    def begin_load(self) -> None:
+        """Nothing is begun."""
+
     def load(self, _: Image, **__: object) -> Loaded:
         return Loaded(sent=1, existed=False)
 

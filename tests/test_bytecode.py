@@ -121,9 +121,9 @@ def test_what_is_worth_compiling(path: str, wanted: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def base(locked_tiny: Path, shared_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Blob:
+def base(locked_tiny: Path, shared_store: Path) -> Blob:
     """The tiny project's base layer."""
-    inputs = assembling.gather(load(locked_tiny), "linux/amd64", tmp_path_factory.mktemp("gather"))
+    inputs = assembling.gather(load(locked_tiny), "linux/amd64")
     built = assembling.assemble(inputs, Store(shared_store), Silent())
     return built.image.layers[0].blob
 
@@ -187,7 +187,7 @@ def test_an_image_is_the_same_where_only_a_container_executes_its_python(
     bases = []
     bare = images.bare
     monkeypatch.setattr(images, "bare", lambda *of: bases.append(bare(*of)) or bases[-1])
-    inputs = assembling.gather(load(tiny.root), "linux/amd64", tmp_path)
+    inputs = assembling.gather(load(tiny.root), "linux/amd64")
     built = assembling.assemble(inputs, fresh_store, Silent())
     assert not any(layer.cached for layer in built.image.layers)
     monkeypatch.undo()
@@ -201,14 +201,14 @@ def test_where_neither_can_an_error_says_so(
     tiny: Tiny, tmp_path: Path, fresh_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
-    inputs = assembling.gather(load(tiny.root), "linux/amd64", tmp_path)
+    inputs = assembling.gather(load(tiny.root), "linux/amd64")
     with pytest.raises(HostError, match=r"runs neither on Darwin .* nor in a container") as caught:
         assembling.assemble(inputs, fresh_store, Silent())
     assert "no container engine answers" in str(caught.value)
     assert "bytecode = false" in str(caught.value)
     # What the hint says works.
     tiny.edit("pyproject.toml", "[tool.packager]", "[tool.packager]\nbytecode = false")
-    without = assembling.gather(load(tiny.root), "linux/amd64", tmp_path)
+    without = assembling.gather(load(tiny.root), "linux/amd64")
     assert assembling.assemble(without, fresh_store, Silent()).image.layers
 
 

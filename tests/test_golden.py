@@ -260,7 +260,7 @@ def test_model_folder(golden: Project) -> None:
 
 
 def test_code_and_its_dist_info(golden: Project) -> None:
-    entries = tree.code_entries(golden, tree.code_files(golden), SITE)
+    entries = tree.code_entries(golden, tree.own_files(golden).code, SITE)
     assert digest(entries) == "f3ce526087f06b7ecd33ad8f69ad3e057ee7f4310f7a3210b42eba6025cea736"
 
 
@@ -276,7 +276,7 @@ def compiled(base: Blob, version: str, folder: Path) -> list[str]:
 
 def test_bytecode_of_bookworm(tiny: Tiny, tmp_path: Path) -> None:
     store = Store(tiny.store)
-    inputs = assembling.gather(project.load(tiny.root), "linux/amd64", tmp_path)
+    inputs = assembling.gather(project.load(tiny.root), "linux/amd64")
     base = assembling.assemble(inputs, store, Silent()).image.layers[0].blob
     assert compiled(base, "3.11", tmp_path / "python") == [
         "7aa0c6c60efb991b9066126a1d5a8ec99c3435433cdccfeb3ba00406a89477a8",

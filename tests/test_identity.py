@@ -22,9 +22,8 @@ def image_id(tiny: Tiny) -> str:
 def built(tiny: Tiny) -> Built:
     loaded = project.load(tiny.root)
     store = Store(tiny.store)
-    with store.scratch() as scratch:
-        inputs = assembling.gather(loaded, loaded.platforms[0], scratch)
-        return assembling.assemble(inputs, store, Silent())
+    inputs = assembling.gather(loaded, loaded.platforms[0])
+    return assembling.assemble(inputs, store, Silent())
 
 
 def test_another_version_of_packager_or_compressor_gives_the_same_image(

@@ -163,7 +163,7 @@ def test_a_version_is_normalised_and_names_the_metadata(root: Path) -> None:
         '[project.gui-scripts]\nshow = "tiny.predict:load"\n[tool.packager]',
     )
     loaded = project.load(root)
-    entries = tree.code_entries(loaded, tree.code_files(loaded), Site.debian("3.11"))
+    entries = tree.code_entries(loaded, tree.own_files(loaded).code, Site.debian("3.11"))
     names = [entry.path for entry in entries]
     assert loaded.version == "1.0rc1"
     folder = "my_tiny_project-1.0rc1.dist-info"
@@ -279,7 +279,7 @@ def test_a_predictor_is_found_as_python_finds_it(
     for name, text in files.items():
         (root / f"src/tiny/{name}.py").write_text(text)
     loaded = project.load(root)
-    code = tree.code_files(loaded)
+    code = tree.own_files(loaded).code
     if not says:
         claims.check_predictor(loaded, code)
         return
@@ -293,7 +293,7 @@ def test_compiled_modules_are_modules(root: Path) -> None:
     change(root, "tiny.predict:load", "tiny.fast:load")
     (root / "src/tiny/fast.cpython-311-x86_64-linux-gnu.so").write_bytes(b"\x7fELF")
     loaded = project.load(root)
-    claims.check_predictor(loaded, tree.code_files(loaded))
+    claims.check_predictor(loaded, tree.own_files(loaded).code)
 
 
 def examples_of(root: Path) -> claims.Examples | None:

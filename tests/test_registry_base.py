@@ -44,9 +44,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> I
 
 
 @pytest.fixture(scope="module")
-def debian(locked_tiny: Path, shared_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Blob:
+def debian(locked_tiny: Path, shared_store: Path) -> Blob:
     """The layer of packager's own base: what an image made of Debian is like."""
-    inputs = assembling.gather(load(locked_tiny), "linux/amd64", tmp_path_factory.mktemp("gather"))
+    inputs = assembling.gather(load(locked_tiny), "linux/amd64")
     return assembling.assemble(inputs, Store(shared_store), Silent()).image.layers[0].blob
 
 

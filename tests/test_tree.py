@@ -51,7 +51,7 @@ def commit(root: Path) -> None:
 
 
 def code_of(root: Path) -> dict[str, bytes]:
-    return dict(tree.code_files(project.load(root)))
+    return dict(tree.own_files(project.load(root)).code)
 
 
 def commit_of(root: Path) -> tuple[str, bool]:

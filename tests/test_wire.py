@@ -14,9 +14,12 @@ import pytest
 
 from packager.errors import HostError
 from packager.outputs import finding
+from packager.outputs.begun import Begun
 from packager.outputs.engine import Engine, connect
 from packager.outputs.finding import Address, addresses
 from packager.outputs.wire import RefusedError, Wire, through_client
+
+pytestmark = pytest.mark.xdist_group("wired")  # one image name for all
 
 
 @pytest.fixture
@@ -79,6 +82,41 @@ def test_what_an_engine_refuses_is_told_in_its_own_words(way: str, wires: dict[s
         wires[way].tag("sha256:" + "0" * 64, "wired", "1")
     with pytest.raises(RefusedError, match=r"invalid|EOF|archive"):
         wires[way].load(iter([b"no archive" * 1000]))
+
+
+# --- A load that is begun before there is an image -----------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["socket", "client"])
+def test_an_engine_that_was_asked_beforehand_takes_an_archive_like_any_other(
+    way: str, wires: dict[str, Wire], image: str, engine: Engine
+) -> None:
+    begun = Begun(wires[way])
+    saved = b"".join(engine.client.images.get(image).save())
+    engine.client.images.remove(image, force=True)
+    assert engine.find(image) is None
+    begun.send(iter([saved[:100], saved[100:]]))
+    assert engine.find(image)
+
+
+@pytest.mark.parametrize("way", ["socket", "client"])
+def test_an_engine_that_was_asked_for_nothing_in_the_end_is_content(
+    way: str, wires: dict[str, Wire]
+) -> None:
+    begun = Begun(wires[way])
+    begun.give_up()
+    begun.done.result()  # raises what the engine refuses
+
+
+@pytest.mark.parametrize("way", ["socket", "client"])
+def test_what_is_no_archive_is_refused_however_early_it_was_asked_for(
+    way: str, wires: dict[str, Wire]
+) -> None:
+    with pytest.raises(RefusedError, match=r"invalid|EOF|archive"):
+        Begun(wires[way]).send(iter([b"no archive" * 1000]))
+
+
+# --- What answers, and where ---------------------------------------------------------------------
 
 
 class Odd(BaseHTTPRequestHandler):

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from packager import foreseen, image
-from packager.claims import Examples, check_predictor, read_card, read_citation, read_examples
+from packager.claims import Examples, card_text, check_predictor, cite, read_examples
 from packager.errors import UsageError
 from packager.files import canonical_json
 from packager.image import Image
@@ -83,11 +84,12 @@ class Built:
 def gather(
     project: Project,
     platform: str,
-    scratch: Path,
+    scratch: tree.Scratch = TemporaryDirectory,
     *,
     model: tree.Model | None = None,
     examples: Path | None = None,
     store: Store | None = None,
+    own: Future[tree.Own] | None = None,
 ) -> Inputs:
     """Read what the image is a function of, and hold each part against the others.
 
@@ -97,14 +99,16 @@ def gather(
         What to build.
     platform : str
         One that the lock was made for.
-    scratch : Path
-        A folder for temporary files.
+    scratch : callable, optional
+        As for `tree.own_files`.
     model : tree.Model, optional
         In place of the project's own.
     examples : Path, optional
         In place of the project's own.
     store : Store, optional
         Remembers the digest of a model that has not changed.
+    own : Future, optional
+        The project's own files, where they are being read already.
 
     Raises
     ------
@@ -124,21 +128,24 @@ def gather(
     project = lockfile.settled(project, lock)
     model = model or tree.read_model(project, store.digest if store else None)
     recorded = read_examples(project, model.digest, examples)
-    card = read_card(project, scratch)
-    citation = read_citation(project, scratch)
-    code = tree.code_files(project, scratch)
-    check_predictor(project, code)
+    files = own.result() if own else tree.own_files(project, scratch)
+    if files.card is not None:
+        card_text(files.card, str(project.card))
+    citation = None if files.citation is None else cite(files.citation)
+    check_predictor(project, files.code)
     digest = _inputs_digest(
         project,
         lock,
         platform,
         model=model.digest,
         examples=recorded,
-        code=code,
-        card=card,
+        code=files.code,
+        card=files.card,
         citation=citation,
     )
-    return Inputs(project, lock, platform, model, recorded, card, citation, code, digest)
+    return Inputs(
+        project, lock, platform, model, recorded, files.card, citation, files.code, digest
+    )
 
 
 @dataclass(frozen=True, slots=True)

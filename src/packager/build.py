@@ -10,23 +10,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packager import aside, provenance
-from packager.assembling import Built, carry_out, gather, prepare
-from packager.delivering import deliver, push, write_archive
+from packager import aside
 from packager.errors import UsageError
-from packager.layers.making import Layer
+from packager.layers import tree
 from packager.lock import lockfile
-from packager.outputs import engine
-from packager.outputs.ahead import Ahead
 from packager.project import Project
 from packager.proof import Limits, Verdict
-from packager.provenance import Provenance
 from packager.reference import Reference
 from packager.reporter import Reporter
 from packager.store import Store
 
 if TYPE_CHECKING:
+    from packager.assembling import Built
+    from packager.layers.making import Layer
+    from packager.outputs.ahead import Ahead
     from packager.outputs.registry import Pushed
+    from packager.provenance import Provenance
     from packager.registry import Repository
 
 __all__ = ["Order", "Result", "build", "order", "summary", "title"]
@@ -165,10 +164,15 @@ def build(project: Project, wanted: Order, store: Store, reporter: Reporter) -> 
         As `carry_out`, `deliver`, `write_archive` and `push`.
     """
     repository = _repository(wanted)
-    source = aside.begin(partial(provenance.of, project))
+    own = aside.begin(partial(tree.own_files, project, store.scratch))
     with _way(wanted, store) if wanted.load else nullcontext() as way:
-        with store.scratch() as scratch:
-            inputs = gather(project, wanted.platform, scratch, store=store)
+        # The rest of the program is read while git and the engine answer.
+        from packager import provenance
+        from packager.assembling import carry_out, gather, prepare
+        from packager.delivering import deliver, push, write_archive
+
+        source = aside.begin(partial(provenance.of, project))
+        inputs = gather(project, wanted.platform, store=store, own=own)
         work = prepare(inputs, store)
         built = carry_out(work, store, reporter, None if work.done else way)
         commit = source.result()  # should git fail, then before anything is named
@@ -202,6 +206,8 @@ def _repository(wanted: Order) -> Repository | None:
 
 def _way(wanted: Order, store: Store) -> Ahead:
     """Begin to look for the engine that is to have the image."""
+    from packager.outputs import engine
+    from packager.outputs.ahead import Ahead
 
     def connect() -> engine.Engine:
         found = engine.connect(store)

@@ -24,8 +24,7 @@ __all__ = [
     "Examples",
     "card_text",
     "check_predictor",
-    "read_card",
-    "read_citation",
+    "cite",
     "read_examples",
 ]
 
@@ -117,31 +116,14 @@ def _check_values(examples: Recording) -> None:
             raise InputError(f"{what}: {error}") from None
 
 
-def read_card(project: Project, scratch: Path | None = None) -> bytes | None:
-    """Read the project's model card as git stores it, and see that people can read it.
-
-    Raises
-    ------
-    UsageError
-        When it is not there or is no text.
-    """
-    data = tree.card_file(project, scratch)
-    if data is not None:
-        card_text(data, str(project.card))
-    return data
-
-
-def read_citation(project: Project, scratch: Path | None = None) -> bytes | None:
-    """Read how the project wants to be cited, as a BibTeX entry.
+def cite(data: bytes) -> bytes:
+    """Write a citation file (`tree.CITATION`) as a BibTeX entry.
 
     Raises
     ------
     UsageError
         When the file is damaged.
     """
-    data = tree.citation_file(project, scratch)
-    if data is None:
-        return None
     import yaml
 
     try:

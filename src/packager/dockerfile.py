@@ -114,8 +114,7 @@ def build(
         raise UsageError(f"there is no file {file}", where=_WHERE)
     engine = engines.connect()
     engine.check_loads()
-    with store.scratch() as scratch:
-        inputs = assembling.gather(project, wanted.platform, scratch)
+    inputs = assembling.gather(project, wanted.platform, store.scratch)
     _write_folder(inputs)
     begin = time.monotonic()
     reporter.begin(_STEP, f"{file} by {engine.name}")

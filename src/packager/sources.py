@@ -16,8 +16,9 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from packaging.version import Version
@@ -194,9 +195,8 @@ class _Parts:
         own: Place = "commit" if commit else "working tree"
         model, model_place = self._model(project, own)
         examples, examples_place = self._examples(project, own, model)
-        inputs = gather(
-            project, self._image.platform, self._scratch, model=model, examples=examples
-        )
+        scratch = partial(TemporaryDirectory, dir=self._scratch)
+        inputs = gather(project, self._image.platform, scratch, model=model, examples=examples)
         return Sources(inputs, commit, model_place, examples_place)
 
     def _model(self, project: Project, own: Place) -> tuple[Model, Place]:

@@ -6,6 +6,7 @@ imports the rooms that it needs only when it runs, so that ``packager --help`` i
 
 from __future__ import annotations
 
+import atexit
 import gc
 import io
 import json
@@ -141,6 +142,7 @@ def main() -> NoReturn:
     # Nearly all that is made here lives until it is used up, and to look through it again and
     # again for circles took a twelfth of a build's processor time.
     gc.set_threshold(_GARBAGE)
+    atexit.register(gc.freeze)  # nor look through all once more before the system takes it back
     try:
         cli(standalone_mode=False)
     except PackagerError as error:

@@ -83,7 +83,7 @@ class Plan:
         model : tree.Model
             The model, as `tree.read_model` reads it.
         code : list of (str, bytes)
-            The project's files, as `tree.code_files` reads them.
+            The project's files, as `tree.own_files` reads them.
         facts : mapping of str to bytes
             Files for the folder `tree.ROOT`.
         """

@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -24,11 +25,10 @@ __all__ = [
     "CITATION",
     "ROOT",
     "Model",
-    "card_file",
-    "citation_file",
+    "Own",
     "code_entries",
-    "code_files",
     "importable",
+    "own_files",
     "read_model",
 ]
 
@@ -43,6 +43,9 @@ _CODE = "pyproject.toml: tool.packager.code"
 _CARD = "pyproject.toml: tool.packager.card"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _GENERATED = {"__pycache__"}
+
+Scratch = Callable[[], AbstractContextManager[str | Path]]
+"""Makes a folder that is gone after the ``with`` block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +157,27 @@ def _refuse_name(name: str, where: str) -> None:
         )
 
 
-def code_files(project: Project, scratch: Path | None = None) -> list[tuple[str, bytes]]:
-    """Read the project's code as git stores it, whatever the user's and checkout's settings.
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A project's own files, as git stores them.
+
+    Attributes
+    ----------
+    code : list of (str, bytes)
+        Sorted by path relative to the repository.
+    card : bytes or None
+        The model card, if one is to be in the image.
+    citation : bytes or None
+        `CITATION`, if the repository has it.
+    """
+
+    code: list[tuple[str, bytes]]
+    card: bytes | None
+    citation: bytes | None
+
+
+def own_files(project: Project, scratch: Scratch = tempfile.TemporaryDirectory) -> Own:
+    """Read code, card and citation as git stores them, whatever the user's and checkout's settings.
 
     In a git repository these are the files that git tracks, or would add going by
     ``.gitignore`` alone.  Line endings are what git stores going by ``.gitattributes`` alone;
@@ -165,88 +187,64 @@ def code_files(project: Project, scratch: Path | None = None) -> list[tuple[str,
     Parameters
     ----------
     project : Project
-        Names the code.
-    scratch : Path, optional
-        A folder for temporary files; by default the system's.
-
-    Returns
-    -------
-    list of (str, bytes)
-        Sorted by path relative to the repository.
+        Names the code and the card.
+    scratch : callable, optional
+        Makes a folder that is gone after the ``with`` block; by default among the system's.
 
     Raises
     ------
     UsageError
-        When there is no code, or a file of it lies outside the repository, is a git-LFS
-        pointer, or has a name that cannot be written down.
+        When there is no code or no card, though they are named, or a file lies outside the
+        repository, is a git-LFS pointer, or has a name that cannot be written down.
     HostError
         When this is a git repository and git fails.
     """
-    folders = [str(path) for path in project.code]
-    return _stored_files(project.root, folders, _CODE, scratch) if folders else []
+    root, card = project.root, project.card
+    named = {}
+    if card is not None:
+        if not (root / card).is_file():
+            raise UsageError(f"{card} is no file", where=_CARD)
+        named[str(card)] = _CARD
+    if (root / CITATION).is_file():
+        named[CITATION] = CITATION
+    named |= {str(path): _CODE for path in project.code}
+    stored = _stored_files(root, named, scratch) if named else {}
+    code = [(name, data) for name, data in stored.items() if _is_below(name, project.code)]
+    return Own(code, stored[str(card)] if card is not None else None, stored.get(CITATION))
 
 
-def citation_file(project: Project, scratch: Path | None = None) -> bytes | None:
-    """Read how the project wants to be cited, by the rules that `code_files` goes by.
-
-    Raises
-    ------
-    UsageError
-        When it lies outside the repository.
-    HostError
-        When this is a git repository and git fails.
-    """
-    if not (project.root / CITATION).is_file():
-        return None
-    found = _stored_files(project.root, [CITATION], CITATION, scratch)
-    return found[0][1]
+def _is_below(name: str, places: Iterable[PurePosixPath | str]) -> bool:
+    return any(PurePosixPath(name).is_relative_to(place) for place in places)
 
 
-def card_file(project: Project, scratch: Path | None = None) -> bytes | None:
-    """Read the project's model card, by the rules that `code_files` goes by.
-
-    Raises
-    ------
-    UsageError
-        When it is not there, is no file, or lies outside the repository.
-    HostError
-        When this is a git repository and git fails.
-    """
-    if project.card is None:
-        return None
-    name = str(project.card)
-    if not (project.root / name).is_file():
-        raise UsageError(f"{name} is no file", where=_CARD)
-    [(_, data)] = _stored_files(project.root, [name], _CARD, scratch)
-    return data
-
-
-def _stored_files(
-    root: Path, folders: list[str], where: str, scratch: Path | None
-) -> list[tuple[str, bytes]]:
+def _stored_files(root: Path, asked: Mapping[str, str], scratch: Scratch) -> dict[str, bytes]:
+    """Read files and what lies below folders, each asked for by a key of the settings."""
     with_git = git.is_repository(root)
-    listed = _git_files(root, folders) if with_git else _found_files(root, folders)
-    links = _text_links(root, folders) if with_git else {}
+    listed = _git_files(root, asked) if with_git else _found_files(root, asked)
+    links = _text_links(root, asked) if with_git else {}
     named = {name: _followed(root / name, links) for name in listed if not _generated(name)}
     files = {name: path for name, path in sorted(named.items()) if path.is_file()}
-    if not files:
-        raise UsageError(
-            f"no files in {', '.join(folders)}",
-            where=where,
-            hint="Files that .gitignore names are left out." if with_git else "",
-        )
+    keys = {name: next(asked[one] for one in asked if _is_below(name, [one])) for name in files}
+    for key in asked.values():
+        if key not in keys.values():
+            places = (place for place, its in asked.items() if its == key)
+            raise UsageError(
+                f"no files in {', '.join(places)}",
+                where=key,
+                hint="Files that .gitignore names are left out." if with_git else "",
+            )
     for name, path in files.items():
-        _refuse_name(name, where)
-        _refuse_outside(root, name, path, where)
+        _refuse_name(name, keys[name])
+        _refuse_outside(root, name, path, keys[name])
     paths = list(files.values())
-    read = _as_stored(root, folders, paths, scratch) if with_git else map(Path.read_bytes, paths)
-    stored = list(zip(files, read, strict=True))
-    for name, data in stored:
-        _refuse_pointer(name, data, where)
+    read = _as_stored(root, asked, paths, scratch) if with_git else map(Path.read_bytes, paths)
+    stored = dict(zip(files, read, strict=True))
+    for name, data in stored.items():
+        _refuse_pointer(name, data, keys[name])
     return stored
 
 
-def _git_files(root: Path, folders: list[str]) -> list[str]:
+def _git_files(root: Path, folders: Iterable[str]) -> list[str]:
     listed = git.run(root, "ls-files", "-z", "--cached", *git.UNTRACKED, "--", *folders)
     return [os.fsdecode(name) for name in listed.split(b"\0") if name]
 
@@ -260,7 +258,7 @@ def _generated(name: str) -> bool:
     return bool(_GENERATED & set(PurePosixPath(name).parts)) or name.endswith(".pyc")
 
 
-def _text_links(root: Path, folders: list[str]) -> dict[Path, Path]:
+def _text_links(root: Path, folders: Iterable[str]) -> dict[Path, Path]:
     """Find the links that git checked out as text, for want of links (core.symlinks)."""
     links = {}
     listed = git.run(root, "ls-files", "-z", "--stage", "--", *folders)
@@ -280,15 +278,15 @@ def _followed(path: Path, links: Mapping[Path, Path]) -> Path:
 
 
 def _as_stored(
-    root: Path, folders: list[str], paths: list[Path], parent: Path | None
+    root: Path, folders: Iterable[str], paths: list[Path], scratch: Scratch
 ) -> list[bytes]:
     """Let git store files, in a scratch repository that no setting of the user's reaches."""
     (top,) = git.lines(root, "rev-parse", "--show-toplevel")
     index = git.run(root, "ls-files", "-z", "--stage", "--full-name", "--", *folders)
     # A link's content is its target's.
     stored = [path.resolve().relative_to(root).as_posix() for path in paths]
-    with tempfile.TemporaryDirectory(dir=parent) as scratch:
-        run = git.borrow(root, Path(scratch), Path(top))
+    with scratch() as folder:
+        run = git.borrow(root, Path(folder), Path(top))
         # git leaves the line endings of a file alone that is stored with carriage returns.
         run("update-index", "-z", "--index-info", data=index)
         run(

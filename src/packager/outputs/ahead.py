@@ -38,7 +38,7 @@ class Ahead:
     """
 
     def __init__(self, connect: Callable[[], Engine], platform: str) -> None:
-        self._connected, self._platform = aside.begin(connect), platform
+        self._connected, self._platform = aside.begin(lambda: _ready(connect())), platform
         self._ready: queue.SimpleQueue[Layer | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._images: list[str] = []
@@ -51,6 +51,8 @@ class Ahead:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self._connected.done() and not self._connected.exception():
+            self.engine.give_up_load()
         if isinstance(error, HostError | KeyboardInterrupt):
             return  # nobody waits for an engine in trouble: a later run finds what stays
         self._finish()
@@ -134,3 +136,8 @@ class Ahead:
                 return None
             layers.append(layer)
         return layers
+
+
+def _ready(engine: Engine) -> Engine:
+    engine.begin_load()
+    return engine

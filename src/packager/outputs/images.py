@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from packager.errors import HostError, UsageError
+from packager.outputs.begun import Begun
 from packager.outputs.chains import Chains
 from packager.outputs.wire import RefusedError, Wire, trouble
 from packager.store import Store
@@ -51,6 +52,7 @@ class Images:
         self._wire = wire
         self._chains = Chains(self.find, store)
         self._loading: dict[str, Lease] = {}
+        self._begun: list[Begun] = []
 
     @functools.cached_property
     def _info(self) -> dict[str, Any]:
@@ -107,6 +109,16 @@ class Images:
         """Count the layers of an image, from the bottom, that need not be sent."""
         return self._chains.known(image) if self.takes_parts else 0
 
+    def begin_load(self) -> None:
+        """Have the engine get ready to take in an archive; `load` or `load_part` sends it."""
+        if self.takes_parts:
+            self._begun.append(Begun(self._wire))
+
+    def give_up_load(self) -> None:
+        """Let the engine off, if nothing was sent after `begin_load`."""
+        while self._begun:
+            self._begun.pop().give_up()
+
     def load(
         self,
         image: Image,
@@ -141,7 +153,7 @@ class Images:
         known = max(skip, self.known(image))
         with trouble():
             try:
-                self._wire.load(_held_back(_stream(image, known), turn))
+                self._send(_held_back(_stream(image, known), turn))
             except RefusedError:
                 if not known:
                     raise
@@ -171,7 +183,7 @@ class Images:
         """
         self._own(image.id)
         with trouble():
-            self._wire.load(_held_back(_stream(image, skip), turn))
+            self._send(_held_back(_stream(image, skip), turn))
         self._chains.remember(image, lasting=False)
 
     def tag(self, image: str, reference: Reference) -> None:
@@ -197,6 +209,12 @@ class Images:
         """Note that an image (its ID) is named, gone or left as it was: it is nobody's stray."""
         if lease := self._loading.pop(image, None):
             lease.end()
+
+    def _send(self, archive: Iterator[bytes]) -> None:
+        if self._begun:
+            self._begun.pop().send(archive)
+        else:
+            self._wire.load(archive)
 
     def _own(self, image: str) -> None:
         from packager.outputs import strays

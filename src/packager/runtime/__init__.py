@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 
 __all__ = ["digest", "files"]
 
 
-def files() -> list[tuple[str, bytes]]:
+@functools.cache
+def files() -> tuple[tuple[str, bytes], ...]:
     """Read the modules of `packager_runtime`.
 
     Returns
     -------
-    list of (str, bytes)
+    tuple of (str, bytes)
         Path below the package's folder, with ``/`` between parts, and content; sorted by path.
     """
     folder = Path(__file__).parent / "packager_runtime"
     # A checkout on Windows may have turned line ends around; the image must not notice.
-    return sorted(
+    found = sorted(
         (path.relative_to(folder).as_posix(), path.read_bytes().replace(b"\r\n", b"\n"))
         for path in folder.rglob("*.py")
     )
+    return tuple(found)
 
 
+@functools.cache
 def digest() -> str:
     """Name the content of `files`, by the rule that also names a model that is a folder.
 

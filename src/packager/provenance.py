@@ -13,6 +13,9 @@ from packager.project import Project
 __all__ = ["Provenance", "inputs_of", "of"]
 
 
+_DIFF = ("-c", "diff.autoRefreshIndex=true", "diff", "--name-only", "--no-ext-diff", "HEAD")
+
+
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """The commit, empty without git, and whether an input of the image differs from it."""
@@ -55,6 +58,9 @@ def of(project: Project) -> Provenance:
     commit = heads["branch.oid"]
     if commit == "(initial)":
         return Provenance("", dirty=False)
-    changed = any(not line.startswith("# ") for line in lines)
+    # A file with other line endings than it was checked out with differs for `status` alone.
+    changed = any(not line.startswith("# ") for line in lines) and bool(
+        git.run(project.root, *_DIFF, "--", *inputs)
+    )
     untracked = git.run(project.root, "ls-files", *git.UNTRACKED, "--", *inputs)
     return Provenance(commit, dirty=changed or bool(untracked))

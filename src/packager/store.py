@@ -298,7 +298,7 @@ class Store:
         """Take a file of the store's own disk, whose digest is known, for its own."""
         path = self.root / "blobs" / sha256
         with self.alone(sha256), blaming(self.name):
-            file.chmod(0o444)
+            _protect(file)
             file.replace(path)
             now = identity(path)
         self._remember_identity(sha256, now)  # who else could have written to it yet?
@@ -359,6 +359,13 @@ class _Workplace:
 def _clear(folder: Path, lease: Lease) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     lease.end()
+
+
+def _protect(file: Path) -> None:
+    """Let nobody write to a file by mistake, where files have modes."""
+    if os.name != "nt":  # which does not let such a file be replaced or removed either
+        with contextlib.suppress(OSError):
+            file.chmod(0o444)
 
 
 def _there(blob: Blob) -> Future[Blob]:

@@ -234,13 +234,17 @@ def _paths(folder: str) -> list[str]:
 
 
 def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if member.issym():
-        path.symlink_to(member.linkname)
-    elif source := archive.extractfile(member):
+    """Put a file down, of a link a copy of what it leads to: not every file system has links."""
+    try:
+        source = archive.extractfile(member)
+    except KeyError:  # it leads to nothing
+        return
+    if source:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with source, path.open("wb") as out:
             shutil.copyfileobj(source, out)
-        path.chmod(member.mode)
+        with contextlib.suppress(OSError):  # nor has every one modes
+            path.chmod(member.mode)
 
 
 def _request(modules: Iterable[Entry]) -> Iterator[bytes]:

@@ -236,12 +236,35 @@ def _stored_files(root: Path, asked: Mapping[str, str], scratch: Scratch) -> dic
     for name, path in files.items():
         _refuse_name(name, keys[name])
         _refuse_outside(root, name, path, keys[name])
+    _refuse_twins(root, keys)
     paths = list(files.values())
     read = _as_stored(root, asked, paths, scratch) if with_git else map(Path.read_bytes, paths)
     stored = dict(zip(files, read, strict=True))
     for name, data in stored.items():
         _refuse_pointer(name, data, keys[name])
     return stored
+
+
+def _refuse_twins(root: Path, keys: Mapping[str, str]) -> None:
+    """Refuse names that differ in case only, where the file system has one file for them."""
+    first: dict[str, str] = {}
+    for name, key in keys.items():
+        twin = first.setdefault(name.casefold(), name)
+        if twin != name and not (_listed(root, name) and _listed(root, twin)):
+            raise UsageError(
+                f"{twin} and {name} are one file here: this file system does not tell their "
+                "names apart",
+                where=key,
+                hint="Rename one of them, or build where names are told apart.",
+            )
+
+
+def _listed(root: Path, name: str) -> bool:
+    """Tell whether a path is there in just these letters."""
+    steps = (root / name, *(root / above for above in PurePosixPath(name).parents))
+    return all(
+        step.name in {one.name for one in step.parent.iterdir()} for step in steps if step != root
+    )
 
 
 def _git_files(root: Path, folders: Iterable[str]) -> list[str]:

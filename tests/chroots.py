@@ -113,7 +113,7 @@ def chroot(suite: str) -> Iterator[Chroot]:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with FileLock(FOLDER / f"{suite}.lock"):
         made = Chroot(suite, FOLDER / suite)
-        _bootstrap(made)
+        bootstrap(made, _PACKAGES)
         _install_packager(made)
         yield made
 
@@ -158,13 +158,14 @@ def inner_environment() -> dict[str, str]:
     return {**kept, "PATH": _PATH}
 
 
-def _bootstrap(made: Chroot) -> None:
+def bootstrap(made: Chroot, packages: str) -> None:
+    """Make a release with these packages, if it is not there."""
     stamp = made.root.with_suffix(".made-from")
-    if made.root.exists() and stamp.exists() and stamp.read_text() == _PACKAGES:
+    if made.root.exists() and stamp.exists() and stamp.read_text() == packages:
         return
     install("mmdebstrap")
     shutil.rmtree(made.root, ignore_errors=True)
-    wanted = f"--include={','.join(_PACKAGES.split())}"
+    wanted = f"--include={','.join(packages.split())}"
     apt = subprocess.run(
         ["apt-config", "dump", "--format", '%F "%v";%n', "Acquire"], capture_output=True, check=True
     )
@@ -181,7 +182,7 @@ def _bootstrap(made: Chroot) -> None:
     )
     if done.returncode:
         raise UnavailableError(f"mmdebstrap {made.suite} failed: {done.stderr.strip()[-500:]}")
-    stamp.write_text(_PACKAGES)
+    stamp.write_text(packages)
 
 
 def _archive_with(suite: str) -> str:

@@ -34,7 +34,7 @@ FLOORS = [
             "diff",
         ),
         *("cards", "markers", "metrics", "questions", "citation"),
-        *("predicting", "rows", "serving", "basing"),
+        *("predicting", "rows", "serving", "basing", "exporting", "memory"),
     ],
     ["console", "cli", "__main__"],
 ]

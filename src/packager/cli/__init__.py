@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["cli", "main"]
 
 _COMMANDS = (
-    *("init", "lock", "build", "push", "cards", "smoke", "predict", "serve", "info"),
+    *("init", "lock", "build", "push", "export", "cards", "smoke", "predict", "serve", "info"),
     *("verify", "diff", "completion"),
 )
 _INTERRUPTED = 130

@@ -88,12 +88,15 @@ def sealed(
     image: str,
     command: Sequence[str],
     *,
+    program: str | None,
     seconds: float,
     memory: str,
     processes: int,
 ) -> Run:
     """Run a command sealed; see `Engine.run_sealed`."""
     options = _seal(memory, processes) | {"labels": {LABEL_SEALED: lease.name}}
+    if program:
+        options["entrypoint"] = [program]
     with _container(client, lease, image, command, options) as container:
         return _run(container, seconds)
 

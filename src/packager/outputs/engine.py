@@ -221,7 +221,14 @@ class Engine(Images):
         containers.work(self.client, lease, image, command, files=files, result=result)
 
     def run_sealed(
-        self, image: str, command: Sequence[str], *, seconds: float, memory: str, processes: int
+        self,
+        image: str,
+        command: Sequence[str],
+        *,
+        program: str | None = None,
+        seconds: float,
+        memory: str,
+        processes: int,
     ) -> Run:
         """Run a command with no network, nothing to write but ``/tmp``, and no privileges.
 
@@ -231,6 +238,8 @@ class Engine(Images):
             ID or reference.
         command : sequence of str
             Arguments to the image's entry point.
+        program : str, optional
+            What to start in place of the entry point.
         seconds : float
             How long it may take; it is killed then.
         memory : str
@@ -250,6 +259,7 @@ class Engine(Images):
             strays.take(self._wire, "container"),
             image,
             command,
+            program=program,
             seconds=seconds,
             memory=memory,
             processes=processes,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,9 @@ import published
 import pytest
 import yaml
 from chroots import or_skip
-from conftest import Tiny, git, write_tiny
+from conftest import REPOSITORY, Tiny, git, write_tiny
 
+from packager import exporting
 from packager.outputs import containers
 from packager.outputs.engine import Engine
 
@@ -117,6 +120,20 @@ def test_the_schemas_find_what_is_wrong(
         inside[place]["readOnly"] = True
     with pytest.raises(published.WrongError, match=r"readOnly|'yes'"):
         schemas.check(manifest)
+
+
+@pytest.mark.parametrize(
+    ("project", "name"),
+    [
+        ("Penguins_of.Palmer", "penguins-of-palmer"),
+        ("3d", "model-3d"),
+        ("a" * 39 + "_b" * 9, "a" * 39),
+    ],
+)
+def test_a_name_is_one_that_every_part_may_have(project: str, name: str) -> None:
+    assert exporting._name(project) == name
+    # With what a Job, and KServe, put behind it.
+    assert re.fullmatch(r"[a-z]([a-z0-9-]{0,50}[a-z0-9])?", f"{name}-predictor")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -252,6 +269,18 @@ def test_a_job_has_a_pod_for_each_shard(exported: Exported) -> None:
     [job, _] = yaml.safe_load_all(export(exported.tiny, "kubernetes-job", REF, "--shards", "12"))
     assert job["spec"]["completionMode"] == "Indexed"
     assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (12, 12)
+
+
+def test_a_table_is_cut_as_the_docs_say(tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs/exporting.md").read_text("utf-8")
+    [recipe] = re.findall(r"```\n(awk .*?)```", text, re.DOTALL)
+    rows = [f"{number},a" for number in range(25)]
+    (tmp_path / "table.csv").write_text("\n".join(["x,y", *rows]) + "\n")
+    (tmp_path / "rows").mkdir()
+    subprocess.run(["sh", "-c", recipe], cwd=tmp_path, check=True)
+    shards = [(tmp_path / f"rows/{number}.csv").read_text().splitlines() for number in range(10)]
+    assert {head for head, *_ in shards} == {"x,y"}
+    assert sorted(row for _, *shard in shards for row in shard) == sorted(rows)
 
 
 # --- Apptainer -------------------------------------------------------------------------------

@@ -167,6 +167,22 @@ def module(source: bytes, name: str = "m/a.py") -> Entry:
     return data_entry(name, source, owner="somebody")
 
 
+def test_of_a_base_s_links_copies_are_unpacked(tmp_path: Path) -> None:
+    targets = {"b.py": "a.py", "c.py": "../python3.11/b.py", "gone.py": "none.py", "d.py": "d.py"}
+    entries = [
+        Entry(f"usr/lib/python3.11/{name}", "symlink", 0o777, target=target, owner="test")
+        for name, target in targets.items()
+    ]
+    entries.append(module(b"A = 1", "usr/lib/python3.11/a.py"))
+    blob = Store(tmp_path / "store").add(lambda out: tar.write(tar.merge(entries), out))
+    assert PYTHON.here(blob, tmp_path / "here") is None
+    placed = list((tmp_path / "here" / "usr/lib/python3.11").iterdir())
+    assert {path.name: path.read_bytes() for path in placed} == dict.fromkeys(
+        ("a.py", "b.py", "c.py"), b"A = 1"
+    )
+    assert not any(path.is_symlink() for path in placed)
+
+
 def test_a_container_gives_the_bytes_that_the_host_gives(
     base: Blob, here: Run, engine: Engine, tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ _LOCAL = "apptainer"
 _SERVERS = {"kubernetes", "kserve"}
 _MIB = 1 << 20
 _STEP = 16  # MiB
-_START_PERIOD = 2  # seconds, as in probes.part
+_PERIOD = 2  # seconds between looks at a server that starts
 _LONGEST_NAME = 40  # others make names from it, and those may have 63 characters
 _PART = re.compile(r"^( *)\$(\w+)\n", re.MULTILINE)
 
@@ -165,7 +165,8 @@ def _facts(built: Built, wished: Wish) -> dict[str, object]:
         "program": shlex.join(json.loads(built.image.config)["config"]["Entrypoint"]),
         "port": PORT,
         "tmp": TMP_MB,
-        "tries": math.ceil(wished.limits.seconds / _START_PERIOD),
+        "period": _PERIOD,
+        "tries": math.ceil(wished.limits.seconds / _PERIOD),
         "shards": wished.shards,
     }
 

@@ -237,7 +237,7 @@ def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> Non
     """Put a file down, of a link a copy of what it leads to: not every file system has links."""
     try:
         source = archive.extractfile(member)
-    except KeyError:  # it leads to nothing
+    except (KeyError, RecursionError):  # it leads to nothing, or to itself
         return
     if source:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -90,7 +91,8 @@ class Mirror:
             def do_GET(self):
                 path = urlsplit(self.path).path
                 asked.append(path)
-                body = bodies.get(path[path.find("/dists/") :])
+                below = re.search("/(dists|pool)/.*", path)
+                body = bodies.get(below[0]) if below else None
                 self.send_response(200 if body is not None else 404)
                 self.end_headers()
                 self.wfile.write(body or b"")

@@ -77,7 +77,7 @@ def test_no_archive_in_reach_is_said_with_every_address_that_was_tried(alone, se
     alone.bodies.clear()
     with pytest.raises(HostError) as caught:
         resolve(alone, session)
-    assert f"{alone.address}/dists/bookworm/InRelease: not there (status 404)" in caught.value.what
+    assert f"{alone.address}/dists/bookworm/InRelease: answers 404 Not Found" in caught.value.what
     assert f"{debian.SNAPSHOT}/debian/20" in caught.value.what
 
 

@@ -18,13 +18,14 @@ from requests_file import FileAdapter
 from urllib3.util import Retry
 
 from packager import __version__, pip
-from packager.errors import without_credentials
+from packager.errors import HostError, without_credentials
 
 __all__ = [
     "holds_secret",
     "pause",
     "reasons",
     "session",
+    "system_certificates",
 ]
 
 _TIMEOUT = 60.0
@@ -74,12 +75,25 @@ class _SystemTrust(_Adapter):
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Trust what the user's settings name, too, without having each connection read it."""
+        if isinstance(verify, str):
+            self.trust(verify)
         super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
-        if isinstance(verify, str) and verify not in self._named:
-            folder = Path(verify).is_dir()
-            self._trusted.load_verify_locations(**{"capath" if folder else "cafile": verify})
-            self._named.add(verify)
         conn.ca_certs = conn.ca_cert_dir = None
+
+    def trust(self, named: str) -> None:
+        """Trust the certificates of a file or folder, too."""
+        if named in self._named:
+            return
+        kind = "capath" if Path(named).is_dir() else "cafile"
+        try:
+            self._trusted.load_verify_locations(**{kind: named})
+        except OSError as error:  # what is no certificate, too
+            raise HostError(
+                f"no certificates can be read from it: {error.strerror or error}",
+                where=named,
+                hint="Correct pip's setting cert (pip config debug), or REQUESTS_CA_BUNDLE.",
+            ) from None
+        self._named.add(named)
 
 
 def _system_trust() -> ssl.SSLContext:
@@ -89,9 +103,15 @@ def _system_trust() -> ssl.SSLContext:
     trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusted.set_default_verify_paths()
     if not trusted.get_ca_certs():  # a Python that was built elsewhere, or no certificates
-        known = [*filter(os.path.isfile, _BUNDLES), DEFAULT_CA_BUNDLE_PATH]
-        trusted.load_verify_locations(known[0])
+        trusted.load_verify_locations(system_certificates())
     return trusted
+
+
+def system_certificates() -> Path:
+    """Name the file that holds whom this system trusts, or the one that SSL_CERT_FILE names."""
+    named = ssl.get_default_verify_paths().cafile
+    known = [*filter(os.path.isfile, [named or "", *_BUNDLES]), DEFAULT_CA_BUNDLE_PATH]
+    return Path(known[0])
 
 
 class _NoTrust(_Adapter):
@@ -112,6 +132,13 @@ class _Session(requests.Session):
         if self._trusted_hosts & {parts.hostname, f"{parts.hostname}:{parts.port}"}:
             return self._no_trust
         return super().get_adapter(url)
+
+    def merge_environment_settings(
+        self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
+    ) -> Any:
+        """Let pip's proxy count more than the environment's, as it does for pip."""
+        first = {**self.proxies, **(proxies or {})}
+        return super().merge_environment_settings(url, first, stream, verify, cert)
 
 
 def session(*, trusted: Iterable[str] = ()) -> requests.Session:
@@ -136,7 +163,8 @@ def session(*, trusted: Iterable[str] = ()) -> requests.Session:
     made.mount("http://", trusting)
     made.mount("file://", FileAdapter())
     made.headers["User-Agent"] = f"model-packager/{__version__}"
-    made.verify = settings.cert or True
+    if settings.cert:
+        trusting.trust(settings.cert)
     made.cert = settings.client_cert or None
     if settings.proxy:
         made.proxies = {"http": settings.proxy, "https": settings.proxy}

@@ -7,8 +7,9 @@ import functools
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from packager.errors import HostError
 
@@ -68,11 +69,25 @@ def _settings() -> Settings:
     return Settings(
         index_urls=() if values.get("no-index", "") in {"1", "true", "yes"} else indexes,
         find_links=tuple(values.get("find-links", "").split()),
-        cert=values.get("cert", ""),
-        client_cert=values.get("client-cert", ""),
+        cert=_file(values, "cert"),
+        client_cert=_file(values, "client-cert"),
         proxy=values.get("proxy", ""),
         trusted_hosts=frozenset(values.get("trusted-host", "").lower().split()),
     )
+
+
+def _file(values: Mapping[str, str], key: str) -> str:
+    """Give what a setting names, if it does; as in pip, that may be below ``~``."""
+    if not (named := values.get(key)):
+        return ""
+    path = Path(named).expanduser()
+    if not path.exists():
+        raise HostError(
+            f"there is no file {path}",
+            where=f"pip's setting {key}",
+            hint="pip config debug tells where it is set.",
+        )
+    return str(path)
 
 
 def forget() -> None:

@@ -226,7 +226,7 @@ def _get(session: requests.Session, address: str) -> bytes:
         ) from error
     if response.status_code != requests.codes.ok:
         raise HostError(
-            f"not there (status {response.status_code})", where=without_credentials(address)
+            f"answers {response.status_code} {response.reason}", where=without_credentials(address)
         )
     return data
 

@@ -206,7 +206,7 @@ def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] 
         "UV_INDEX": " ".join([*settings.index_urls[1:], *project.hints.extra_index_urls]),
         "UV_FIND_LINKS": ",".join(links),
         "UV_SYSTEM_CERTS": "1",
-        "SSL_CERT_FILE": settings.cert,
+        "SSL_CERT_FILE": _trusted(settings.cert, work),
         "UV_INSECURE_HOST": " ".join(sorted(settings.trusted_hosts)),
         **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), settings.proxy),
     }
@@ -235,6 +235,16 @@ def _uv_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] 
     )
 
 
+def _trusted(cert: str, work: Path) -> str:
+    """Put pip's certificates beside the system's: pip trusts both, and uv what it is given."""
+    if not Path(cert).is_file():
+        return ""
+    both = work / "certificates.pem"
+    parts = (Path(cert), net.system_certificates())
+    both.write_bytes(b"\n".join(part.read_bytes() for part in parts))
+    return str(both)
+
+
 def _upgrade_flags(upgrade: Sequence[str] | None) -> list[str]:
     if upgrade is None:
         return []
@@ -243,7 +253,9 @@ def _upgrade_flags(upgrade: Sequence[str] | None) -> list[str]:
 
 def _run(command: list[str], work: Path, extra: Mapping[str, str], project: Project) -> None:
     temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(work))
-    environment = {**os.environ, **extra, **temporary, "PYTHONDONTWRITEBYTECODE": "1"}
+    # What pip would ask its user, for a login say, nobody would see.
+    quiet = {"PIP_NO_INPUT": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, **extra, **temporary, **quiet}
     run = subprocess.run(
         command, cwd=work, env=environment, capture_output=True, text=True, check=False
     )

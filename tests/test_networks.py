@@ -4,6 +4,7 @@ a private index beside the public one, both behind paths, a mirror of Debian; an
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -11,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,11 @@ from typing import TYPE_CHECKING
 
 import lab
 import pytest
-from conftest import git, write_tiny, write_wheel
+from conftest import Tiny, git, write_tiny, write_wheel
 from registries import serving
 
 from packager import net
-from packager.errors import HostError
+from packager.errors import ClaimError, HostError, UsageError
 from packager.lock import debian, places
 from packager.store import Store
 
@@ -279,3 +281,148 @@ def test_nobody_waits_for_a_login_that_nobody_was_asked_for(network: Lab, tmp_pa
         os.close(terminal)
     assert run.returncode == HostError.exit_code
     assert b"401" in run.stderr
+
+
+# --- No network at all ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What was built in the lab, and what is carried away from it."""
+
+    built: Mapping[str, object]
+    bundle: Path
+
+
+@pytest.fixture(scope="module")
+def carried(network: Lab, tmp_path_factory: pytest.TempPathFactory) -> Carried:
+    folder = tmp_path_factory.mktemp("carried")
+    watch, log = watched(folder)
+    for pin in re.findall(r'whl"\nsize = \d+\nsha256 = "(\w+)"', lock_of(network.place)):
+        (network.place.store / "blobs" / pin).unlink()
+    built = network.place.built("-o", str(folder / "image.tar"), **watch)
+    called = log.read_text()  # who watches, sees
+    assert "socket.connect" in called
+    assert "subprocess.Popen" in called
+    bundle = folder / "stick.tar"
+    run = network.place.run("bundle", "-o", str(bundle))
+    assert run.returncode == 0, run.stderr
+    assert "55 files for linux/amd64" in run.stdout
+    return Carried(built, bundle)
+
+
+def lock_of(place: Place) -> str:
+    return (place.root / "packager.lock").read_text()
+
+
+@pytest.fixture
+def nowhere(network: Lab, tmp_path: Path) -> Place:
+    """A clone, where there is no route to anybody, and nothing was ever fetched or set."""
+    prefix = ("unshare", *(() if os.getuid() == 0 else ("--map-root-user",)), "--net")
+    can = shutil.which("unshare") and not subprocess.run([*prefix, "true"], check=False).returncode
+    if not can and "CI" not in os.environ:
+        pytest.skip("no network namespace can be made here")
+    call = f"import socket; socket.create_connection(('127.0.0.1', {network.proxy.port}))"
+    subprocess.run([sys.executable, "-c", call], check=True)
+    called = subprocess.run([*prefix, sys.executable, "-c", call], capture_output=True, check=False)
+    assert b"Network is unreachable" in called.stderr
+    git(tmp_path, "clone", "-q", str(network.place.root), "clone")
+    return Place(tmp_path / "clone", tmp_path / "store", nobodys(tmp_path / "home"), prefix)
+
+
+def test_a_bundle_is_a_function_of_the_lock_and_holds_nothing_else(
+    carried: Carried, network: Lab, tmp_path: Path
+) -> None:
+    again = tmp_path / "again.tar"
+    told = json.loads(network.place.run("bundle", "--json", "-o", str(again)).stdout)
+    assert told == {
+        "bundle": str(again),
+        "files": 55,
+        "size": again.stat().st_size,
+        "platforms": ["linux/amd64"],
+    }
+    assert again.read_bytes() == carried.bundle.read_bytes()
+    with tarfile.open(again) as tar:
+        files = {one.name: tar.extractfile(one).read() for one in tar if one.isreg()}  # type: ignore[union-attr]
+    assert sorted(files) == sorted(
+        f"blobs/sha256/{one}"
+        for one in re.findall(r'^sha256 = "(\w+)"', lock_of(network.place), re.MULTILINE)
+    )
+    for name, data in files.items():
+        assert name == f"blobs/sha256/{hashlib.sha256(data).hexdigest()}"
+    assert not [one for one in UNSEEN if one in again.read_bytes()]
+
+
+def test_without_a_network_a_bundle_gives_the_same_image(
+    carried: Carried, nowhere: Place, tmp_path: Path
+) -> None:
+    watch, log = watched(tmp_path)
+    image = str(tmp_path / "image.tar")
+    refused = nowhere.run("build", "--offline", "--no-load", "-o", image, **watch)
+    assert refused.returncode == HostError.exit_code
+    assert "base-files_" in refused.stderr
+    assert "50 more" in refused.stderr
+    assert "packager bundle" in refused.stderr
+    assert not Path(image).exists()
+    there = nowhere.built("--bundle", str(carried.bundle), "-o", image, **watch)
+    assert (there["id"], there["manifest"]) == (carried.built["id"], carried.built["manifest"])
+    again = nowhere.built("--offline", "-o", image, **watch)
+    assert again["manifest"] == carried.built["manifest"]
+    assert not log.exists(), log.read_text()
+    verified = nowhere.run("verify", image)
+    assert verified.returncode == 0, verified.stderr
+
+
+def change_a_byte(bundle: bytes) -> bytes:
+    middle = len(bundle) // 2
+    return bundle[:middle] + bytes([bundle[middle] ^ 1]) + bundle[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (change_a_byte, "holds other bytes than the lock names"),
+        (lambda bundle: bundle[: len(bundle) // 2], "a tar that is damaged"),
+        (lambda _: b"", "a tar that is damaged"),
+    ],
+)
+def test_a_damaged_bundle_is_refused(
+    change: Callable[[bytes], bytes],
+    says: str,
+    carried: Carried,
+    nowhere: Place,
+    tmp_path: Path,
+) -> None:
+    bundle, image = tmp_path / "stick.tar", tmp_path / "image.tar"
+    bundle.write_bytes(change(carried.bundle.read_bytes()))
+    run = nowhere.run("build", "--bundle", str(bundle), "--no-load", "-o", str(image))
+    assert run.returncode == ClaimError.exit_code, run.stderr
+    assert says in run.stderr
+    assert not image.exists()
+
+
+def test_a_bundle_of_another_lock_is_said_to_lack_what_it_lacks(
+    carried: Carried, nowhere: Place
+) -> None:
+    lock = lock_of(nowhere)
+    start = lock.index("sha256 = ", lock.index('name = "bash"')) + len('sha256 = "')
+    (nowhere.root / "packager.lock").write_text(lock[:start] + "0" * 64 + lock[start + 64 :])
+    run = nowhere.run("build", "--bundle", str(carried.bundle), "--no-load", "-o", "image.tar")
+    assert run.returncode == HostError.exit_code
+    assert "54 of the lock's 55 files" in run.stdout
+    assert re.search(r"asked for it: bash_\S+$", run.stderr, re.MULTILINE), run.stderr
+
+
+def test_a_bundle_is_for_platforms_of_the_lock(network: Lab, tmp_path: Path) -> None:
+    bundle = tmp_path / "stick.tar"
+    run = network.place.run("bundle", "--platform", "linux/arm64", "-o", str(bundle))
+    assert run.returncode == UsageError.exit_code
+    assert "the lock is for linux/amd64" in run.stderr
+    assert not bundle.exists()
+
+
+@pytest.mark.parametrize("word", ["--offline", "--bundle=pyproject.toml"])
+def test_what_a_dockerfile_asks_for_cannot_be_kept_offline(word: str, tiny: Tiny) -> None:
+    run = tiny.run("build", "--dockerfile", word)
+    assert run.returncode == UsageError.exit_code
+    assert "not for --dockerfile" in run.stderr

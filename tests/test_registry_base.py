@@ -15,6 +15,7 @@ from conftest import Tiny, write_tiny
 from registries import Certificate, Running, basic, running
 
 from packager import assembling, registry
+from packager.errors import HostError
 from packager.files import canonical_json
 from packager.image import Image, manifest_of
 from packager.layers import image_root
@@ -376,6 +377,24 @@ def test_an_image_on_a_base_is_verified_from_an_empty_store(
     assert run.returncode == 0, run.stderr
     found = {one["name"]: one["verdict"] for one in json.loads(run.stdout)["levels"]}
     assert (found["image"], found["manifest"]) == ("same", "same")
+
+
+@pytest.mark.whole
+def test_an_image_on_a_base_is_built_from_a_bundle(
+    based: Callable[[str], Tiny], hub: Running, debian: Blob, python: Blob, tmp_path: Path
+) -> None:
+    project = based("carried:1", "carried")
+    publish(hub, project.store, "carried:1", [debian, python])
+    locked(project, hub)
+    built = project.built("--no-load", "-o", str(tmp_path / "image.tar"))
+    bundle = str(tmp_path / "stick.tar")
+    assert "2 files for linux/amd64" in project.run("bundle", "-o", bundle).stdout
+    project.store = tmp_path / "store"
+    for source, code in ((["--offline"], HostError.exit_code), (["--bundle", bundle], 0)):
+        again = str(tmp_path / "again.tar")
+        run = project.run("build", *source, "--json", "--no-load", "-o", again)
+        assert run.returncode == code, run.stderr
+    assert json.loads(run.stdout)["manifest"] == built["manifest"]
 
 
 def test_layers_are_laid_over_each_other_as_engines_do(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ FLOORS = [
             "diff",
         ),
         *("cards", "markers", "metrics", "questions", "citation"),
-        *("predicting", "rows", "serving", "basing", "exporting", "memory"),
+        *("predicting", "rows", "serving", "basing", "exporting", "memory", "bundle"),
     ],
     ["console", "cli", "__main__"],
 ]

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from packager import foreseen, image
 from packager.claims import Examples, card_text, check_predictor, cite, read_examples
-from packager.errors import UsageError
 from packager.files import canonical_json
 from packager.image import Image
 from packager.layers import bytecode, making, tree
@@ -118,13 +117,7 @@ def gather(
     UsageError
         When the model, the examples, the card or the predictor are not there.
     """
-    lock = lockfile.read(project.root)
-    lockfile.require_fresh(lock, project, image_only=True)
-    if platform not in lock.platforms:
-        raise UsageError(
-            f"the lock is for {', '.join(lock.platforms)}, not for {platform}",
-            where="pyproject.toml: tool.packager.platforms",
-        )
+    lock = lockfile.for_image(project, platform)
     project = lockfile.settled(project, lock)
     model = model or tree.read_model(project, store.digest if store else None)
     recorded = read_examples(project, model.digest, examples)
@@ -265,9 +258,10 @@ def _wanted(work: Work, store: Store) -> Iterable[Wanted]:
         needed |= {pin.sha256 for pin in plan.pins}
     if not needed:
         return ()
-    from packager import pip
+    if not store.offline:
+        from packager import pip
 
-    pip.ask()  # while this program reads the network's libraries
+        pip.ask()  # while this program reads the network's libraries
     from packager.lock import places
 
     named = places.wanted(inputs.project, inputs.lock, inputs.platform, store)

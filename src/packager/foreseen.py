@@ -18,7 +18,7 @@ _KIND = "complete"
 
 
 def begin(root: Path, store: Store) -> None:
-    """Get ready to fetch, if the store was not seen to have all that a lock names.
+    """Get ready to fetch, if one may and the store was not seen to have all that a lock names.
 
     To find out what is missing takes a while, and so do pip's settings and the network's
     libraries: none of them needs the others.
@@ -30,7 +30,7 @@ def begin(root: Path, store: Store) -> None:
     store : Store
         What was noted in it.
     """
-    if not store.note(_KIND, _key(root)):
+    if not (store.offline or store.note(_KIND, _key(root))):
         from packager import pip
 
         pip.ask()

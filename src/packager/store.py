@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ SETTLED_NS = 2_000_000_000
 TELLS_CHANGES = os.name != "nt"
 """Whether `identity` tells that a file was changed; elsewhere ctime is when it was made."""
 
+_NAMED = 5
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -92,6 +93,8 @@ class Store:
         Its folder; by default the user's cache folder (`PACKAGER_CACHE` overrides).
     reporter : Reporter, optional
         Told about downloads, and once about each entry that had to be healed.
+    offline : bool
+        Whether nobody may be asked for what is not there.
 
     Raises
     ------
@@ -99,9 +102,16 @@ class Store:
         When the folder cannot be made or written.
     """
 
-    def __init__(self, root: Path | None = None, reporter: Reporter | None = None) -> None:
+    def __init__(
+        self,
+        root: Path | None = None,
+        reporter: Reporter | None = None,
+        *,
+        offline: bool = False,
+    ) -> None:
         self.root = root or _default_root()
         self.reporter = reporter or Silent()
+        self.offline = offline
         self.name = f"the store {self.root}"
         self._told: set[str] = set()
         self._lock = threading.Lock()
@@ -218,7 +228,7 @@ class Store:
         ClaimError
             When the only bytes to be had have another hash than the lock says.
         HostError
-            When no place has them, or the network or the disk fails.
+            When no place has them, the network or the disk fails, or nobody may be asked.
         """
         with self.fetching(wanted, step=step) as arriving:
             return {sha: job.result() for sha, job in arriving.items()}
@@ -242,6 +252,11 @@ class Store:
         dict of str to Future
             By hex digest; each fails as `fetch` does.  What has not arrived at the end of the
             context is given up.
+
+        Raises
+        ------
+        HostError
+            When something is missing and nobody may be asked for it.
         """
         unique = {one.sha256: one for one in wanted}
         found = {sha: _there(blob) for sha in unique if (blob := self.get(sha))}
@@ -249,6 +264,8 @@ class Store:
         if not missing:
             yield found
             return
+        if self.offline:
+            raise _offline(missing, self.name)
         from packager.downloads import Downloads
 
         with Downloads(self, missing, step) as arriving:
@@ -372,6 +389,18 @@ def _there(blob: Blob) -> Future[Blob]:
     done: Future[Blob] = Future()
     done.set_result(blob)
     return done
+
+
+def _offline(missing: Sequence[Wanted], store: str) -> HostError:
+    names = [one.label for one in missing[:_NAMED]]
+    if more := len(missing) - len(names):
+        names.append(f"{more} more")
+    return HostError(
+        f"lacks what the lock names, and offline nobody is asked for it: {', '.join(names)}",
+        where=store,
+        hint="Where there is a network: packager bundle. Here: packager build --bundle FILE.\n"
+        "  A bundle serves the lock, and the platforms, that it was made for.",
+    )
 
 
 class _Hashing:

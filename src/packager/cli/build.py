@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 @click.option("--load/--no-load", default=True, help="Load it into the engine.")
 @click.option("--smoke/--no-smoke", default=True, help="Replay the recorded examples, sealed.")
 @click.option("--platform", help="One of the lock's platforms; by default the first.")
+@click.option("--offline", is_flag=True, help="Ask nobody: build from what the store has.")
+@click.option(
+    "--bundle",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Build offline, from what packager bundle wrote.",
+)
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Use this store.")
 @click.option(
     "--dockerfile",
@@ -47,6 +53,8 @@ def build(
     context: Context,
     /,
     *,
+    offline: bool,
+    bundle: Path | None,
     store: Path | None,
     smoke: bool,
     limits: Limits,
@@ -58,7 +66,8 @@ def build(
     """Build the image from locked bytes, load it, smoke-test it, tag it.
 
     Nothing is resolved and no container runs while the image is made. A failed smoke test
-    leaves no tag. Without an engine: packager build -o image.tar --no-load.
+    leaves no tag. Without an engine: packager build -o image.tar --no-load. Without a network:
+    packager build --bundle FILE, once, and --offline from then on.
 
     With --dockerfile, for steps that no lock can name, the engine builds a Dockerfile in the
     repository. Such an image is smoke-tested, too, but nobody can verify it.
@@ -67,9 +76,15 @@ def build(
 
     if build_arg and dockerfile is None:
         raise click.UsageError("--build-arg is for --dockerfile.")
+    if dockerfile is not None and (offline or bundle):
+        raise click.UsageError("--offline and --bundle are not for --dockerfile.")
     bounds = limits if smoke else None
     with closing(context.reporter(quiet=as_json)) as reporter:
-        kept = Store(store, reporter)
+        kept = Store(store, reporter, offline=offline or bundle is not None)
+        if bundle:
+            from packager import bundle as bundles
+
+            bundles.take(context.project(kept), bundle, kept, reporter)
         if dockerfile is None:
             told = _built(context, wishes, bounds, store=kept, reporter=reporter)
         else:

@@ -13,7 +13,7 @@ from typing import Any
 from packaging.utils import parse_wheel_filename
 
 from packager import __version__, formats, runtime
-from packager.errors import ClaimError
+from packager.errors import ClaimError, UsageError
 from packager.files import read_toml, replace_file
 from packager.lock.debian_pins import STAMP, SUITES, DebianPins, DebPin
 from packager.lock.image_pins import ImagePins, LayerPin
@@ -27,6 +27,7 @@ __all__ = [
     "WheelPin",
     "changes",
     "check",
+    "for_image",
     "inputs_of",
     "read",
     "require_fresh",
@@ -331,6 +332,33 @@ def require_fresh(lock: Lock, project: Project, *, image_only: bool = False) -> 
         )
     _require_same_tool(lock)
     _require_pinned(lock, requirements["requirements.txt"])
+
+
+def for_image(project: Project, platform: str | None) -> Lock:
+    """Read the lock that an image is made from.
+
+    Parameters
+    ----------
+    project : Project
+        Whose lock, and what it must belong to.
+    platform : str, optional
+        One that it must be made for.
+
+    Raises
+    ------
+    ClaimError
+        As `read` and `require_fresh`.
+    UsageError
+        When it was made for other platforms.
+    """
+    lock = read(project.root)
+    require_fresh(lock, project, image_only=True)
+    if platform and platform not in lock.platforms:
+        raise UsageError(
+            f"the lock is for {', '.join(lock.platforms)}, not for {platform}",
+            where="pyproject.toml: tool.packager.platforms",
+        )
+    return lock
 
 
 def check(project: Project) -> None:

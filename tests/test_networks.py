@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import lab
 import pytest
-from conftest import Tiny, git, write_tiny, write_wheel
-from registries import serving
+from conftest import git, write_tiny, write_wheel
+from registries import Certificate, Running, basic, running, serving
 
 from packager import net
 from packager.errors import ClaimError, HostError, UsageError
@@ -288,7 +288,7 @@ def test_nobody_waits_for_a_login_that_nobody_was_asked_for(network: Lab, tmp_pa
 
 @dataclass(frozen=True)
 class Carried:
-    """What was built in the lab, and what is carried away from it."""
+    """What was built in the lab, its wheels fetched once more, and what is carried away."""
 
     built: Mapping[str, object]
     bundle: Path
@@ -309,6 +309,25 @@ def carried(network: Lab, tmp_path_factory: pytest.TempPathFactory) -> Carried:
     assert run.returncode == 0, run.stderr
     assert "55 files for linux/amd64" in run.stdout
     return Carried(built, bundle)
+
+
+def test_a_push_goes_through_the_lab_too(carried: Carried, network: Lab, tmp_path: Path) -> None:
+    certificate = Certificate(network.authority.key, network.authority.chain)
+    with running(tmp_path / "registry", certificate, basic(tmp_path)) as answering:
+        name = f"registry.{lab.DOMAIN}:{answering.address.partition(':')[2]}"
+        registry = Running(name, answering.folder, certificate)
+        registry.log_in()
+        push = ("push", "--no-smoke", "--json", f"{name}/lab/tiny:1")
+        login = {"DOCKER_CONFIG": registry.environment["DOCKER_CONFIG"]}
+        wrong = with_a_wrong_login_at_the_proxy(network, tmp_path)
+        refused = network.place.run(*push, **login, **wrong)
+        assert refused.returncode == HostError.exit_code
+        assert "407 Proxy Authentication Required" in refused.stderr
+        run = network.place.run(*push, **login)
+        assert run.returncode == 0, run.stderr
+        manifest = json.loads(run.stdout)["pushed"]["manifest"]
+        assert manifest == carried.built["manifest"]
+        assert registry.blob(manifest.removeprefix("sha256:")).exists()
 
 
 def lock_of(place: Place) -> str:
@@ -422,7 +441,7 @@ def test_a_bundle_is_for_platforms_of_the_lock(network: Lab, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("word", ["--offline", "--bundle=pyproject.toml"])
-def test_what_a_dockerfile_asks_for_cannot_be_kept_offline(word: str, tiny: Tiny) -> None:
-    run = tiny.run("build", "--dockerfile", word)
+def test_what_a_dockerfile_asks_for_cannot_be_kept_offline(word: str, network: Lab) -> None:
+    run = network.place.run("build", "--dockerfile", word)
     assert run.returncode == UsageError.exit_code
     assert "not for --dockerfile" in run.stderr

@@ -114,7 +114,7 @@ def making(layers: Sequence[Layer]) -> Iterable[str]:
         assert here is not None
         yield row("run from the unpacked base", python, here, sources, begin)
     begin = time.monotonic()
-    with engines.workshop(base, "amd64") as work, tempfile.TemporaryDirectory() as scratch:
+    with engines.workshop([base], "amd64") as work, tempfile.TemporaryDirectory() as scratch:
         there = python.there(work, Path(scratch))
         assert there is not None
         yield row("in containers of the engine", python, there, sources, begin)

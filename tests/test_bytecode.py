@@ -187,7 +187,7 @@ def test_a_container_gives_the_bytes_that_the_host_gives(
     base: Blob, here: Run, engine: Engine, tmp_path: Path
 ) -> None:
     entries = library(base)
-    with engine.workshop(base, "amd64") as work:
+    with engine.workshop([base], "amd64") as work:
         there = PYTHON.there(work, tmp_path)
         assert there is not None
         in_container = made(entries, there)
@@ -269,7 +269,7 @@ def test_all_of_this_holds_for_python_3_13(fetch: Fetch, tmp_path: Path, engine:
     half = len(entries) // 2
     apart = made(shuffled[:half], here, python.tag) | made(shuffled[half:], here, python.tag)
     assert apart == together
-    with engine.workshop(base, "amd64") as work:
+    with engine.workshop([base], "amd64") as work:
         there = python.there(work, tmp_path)
         assert there is not None
         assert made(entries, there, python.tag) == together

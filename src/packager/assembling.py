@@ -14,7 +14,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from packager import foreseen, image
-from packager.claims import Examples, card_text, check_predictor, cite, read_examples
+from packager.claims import (
+    Examples,
+    card_text,
+    check_predictor,
+    check_sources,
+    cite,
+    read_examples,
+)
 from packager.files import canonical_json
 from packager.image import Image
 from packager.layers import bytecode, making, tree
@@ -118,6 +125,7 @@ def gather(
         When the model, the examples, the card or the predictor are not there.
     """
     lock = lockfile.for_image(project, platform)
+    check_sources(project, lock, scratch)
     project = lockfile.settled(project, lock)
     model = model or tree.read_model(project, store.digest if store else None)
     recorded = read_examples(project, model.digest, examples)
@@ -360,5 +368,5 @@ def _make_layers(
 def _workshop(store: Store, base: Blob, architecture: str) -> Iterator[bytecode.Work]:
     from packager.outputs import engine
 
-    with engine.connect(store).workshop(base, architecture) as work:
+    with engine.connect(store).workshop([base], architecture) as work:
         yield work

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from packager import citation
 from packager.errors import ClaimError, UsageError
 from packager.files import canonical_json
-from packager.layers import tree
-from packager.project import Project
+from packager.layers import tar, tree
+from packager.lock import lockfile
+from packager.lock.lockfile import Lock
+from packager.project import SDIST, Project, is_folder
 from packager.runtime.packager_runtime.facts import InputError, Recording
 from packager.runtime.packager_runtime.facts import read_examples as read_recording
 from packager.runtime.packager_runtime.tables import check
@@ -24,6 +28,7 @@ __all__ = [
     "Examples",
     "card_text",
     "check_predictor",
+    "check_sources",
     "cite",
     "read_examples",
 ]
@@ -134,6 +139,38 @@ def cite(data: bytes) -> bytes:
     if not isinstance(found, dict):
         raise UsageError("is no citation file", where=tree.CITATION)
     return f"{citation.bibtex(found)}\n".encode()
+
+
+def check_sources(
+    project: Project, lock: Lock, scratch: tree.Scratch = TemporaryDirectory
+) -> None:
+    """Refuse a lock whose wheels were built from a folder of the repository that has changed.
+
+    Parameters
+    ----------
+    project, lock
+        To compare.
+    scratch : callable, optional
+        As for `tree.own_files`.
+
+    Raises
+    ------
+    ClaimError
+        Names the folder.
+    """
+    for built in lock.built:
+        folder = project.build_from.get(built.name, SDIST)
+        if not is_folder(folder):
+            continue
+        digest = hashlib.sha256()
+        for chunk in tar.chunks(tree.source_entries(project, built.name, folder, scratch)):
+            digest.update(chunk)
+        if digest.hexdigest() != built.sha256:
+            raise ClaimError(
+                f"the lock is stale: {folder} is not what {built.name} was built from",
+                where=lockfile.FILE,
+                hint="packager lock builds it again.",
+            )
 
 
 def card_text(data: bytes, where: str) -> str:

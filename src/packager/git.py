@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packager.errors import HostError
 
-__all__ = ["UNTRACKED", "borrow", "is_repository", "lines", "run", "top"]
+__all__ = ["UNTRACKED", "archive", "borrow", "is_repository", "lines", "run", "top"]
 
 UNTRACKED = (
     "--others",
@@ -19,6 +19,8 @@ UNTRACKED = (
     "--exclude=*.pyc",
 )
 """Options of ``git ls-files`` for what `git add` would add, the user's own excludes unheard."""
+
+_SHA1 = 40  # hexadecimal digits
 
 _FIXED = {
     # A path is a path, never a pattern.
@@ -124,3 +126,31 @@ def borrow(root: Path, git_dir: Path, work_tree: Path) -> Callable[..., bytes]:
     alternates.parent.mkdir(exist_ok=True)
     alternates.write_bytes(os.fsencode(f"{(root / objects).resolve()}\n"))
     return ours
+
+
+def archive(address: str, commit: str, folder: Path) -> bytes:
+    """Fetch one commit of somebody's repository; give its files as a tar, below ``source/``.
+
+    Parameters
+    ----------
+    address : str
+        Of the repository, as git takes it; git's own settings know the user's credentials.
+    commit : str
+        Hexadecimal, whole.
+    folder : Path
+        Empty; for what is fetched.
+
+    Raises
+    ------
+    HostError
+        When it cannot be had; quotes git.
+    """
+    ours = partial(run, folder, environment={"GIT_TERMINAL_PROMPT": "0"})
+    kind = "sha1" if len(commit) == _SHA1 else "sha256"
+    ours("init", "--quiet", "--bare", "--template=", f"--object-format={kind}")
+    try:
+        ours("fetch", "--quiet", "--depth=1", "--", address, commit)
+    except HostError:  # not every server gives a commit that no branch or tag is at
+        ours("fetch", "--quiet", "--", address, "+refs/*:refs/*")
+    fixed = ("-c", "core.autocrlf=false", "-c", "tar.umask=0022")
+    return ours(*fixed, "archive", "--format=tar", "--prefix=source/", commit)

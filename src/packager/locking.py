@@ -15,14 +15,14 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
-from packager import basing, formats
-from packager.errors import ClaimError, HostError
+from packager import basing, formats, wheelwright
+from packager.errors import ClaimError, HostError, UsageError
 from packager.files import canonical_json, replace_file
 from packager.layers import deb, wheel
 from packager.layers.image_root import library_folders, refuse_taken
 from packager.layers.site import Site
 from packager.layers.tar import Entry
-from packager.lock import debian, elf, lockfile, places, wheels
+from packager.lock import debian, elf, lockfile, places, sdists, wheels
 from packager.lock.debian_pins import DebianPins
 from packager.lock.elf import ElfFacts, ElfFile
 from packager.lock.image_pins import WHERE, ImagePins
@@ -33,6 +33,7 @@ from packager.lock.resolve import choose_resolver, refuse_unknown, resolve, reso
 from packager.project import PLATFORMS, Project
 from packager.reporter import Reporter
 from packager.store import Blob, Store
+from packager.wheelwright import Made
 
 __all__ = ["make"]
 
@@ -92,47 +93,105 @@ def make(
     if project.target is None:
         reporter.begin("base", f"looking into {project.base}")
         project, images = _images(project, store, stays)
+    bases: Mapping[str, DebianPins] = {}
+    ground: Mapping[str, DebianPins] = {}
+    made: list[Made] = []
+    if project.build_from:  # the resolver reads what is built
+        bases = {} if images else _bases(project, store, stays)
+        ground = _bases(project, store, stays, building=True) if project.build_packages else {}
+        inside = Lock({}, (), ground or bases, {}, images)
+        made = wheelwright.make(project, inside, old, store, reporter, upgrade=upgrade)
     resolver, why = choose_resolver(project)
-    kept = _kept(project, old) if upgrade is None else {}
+    kept = _kept(project, old, made) if upgrade is None else {}
     if _IMAGE not in kept or (project.dev_dependencies and _DEV not in kept):
         reporter.note(f"resolving with {resolver}: {why}")
     reporter.begin("resolve", "asking the package indexes")
     with store.scratch() as work, ThreadPoolExecutor(1) as aside:
         # A resolver is a process of its own; what needs no pins is done beside it.
+        _place(made, work, store)
         resolving = _resolving(project, work, upgrade, kept, aside)
-        bases = {} if images else _bases(project, store, stays)
+        bases = bases or ({} if images else _bases(project, store, stays))
         contents = {platform: _base(project, bases[platform], store) for platform in bases} | {
             platform: _image(project, images[platform], store) for platform in images
         }
-        pins = read_requirements(resolving[_IMAGE].result(), _IMAGE)
+        pins = read_requirements(_resolved(resolving[_IMAGE], project, store), _IMAGE)
         state = "kept" if _IMAGE in kept else resolver
         reporter.row("resolve", f"{len(pins)} distributions for the image", "", state)
         reporter.begin("lock", "choosing wheels")
-        chosen, blobs = _wheels(project, pins, old, store)
+        own = {one.built.name: one.wheels for one in made}
+        known = _known(project, old) | {pin: own[pin.name] for pin in pins if pin.name in own}
+        chosen, blobs = wheels.bring(project, pins, store, known)
         reporter.begin("lock", "looking for every shared library")
+        built = tuple(one.built for one in made)
+        lock = Lock({}, chosen, bases, lockfile.tool_facts(), images, built, ground)
         found = {one.sha256: _wheel(project, one, blobs[one.sha256], store) for one in chosen}
-        for platform in project.platforms:
-            fitting = [found[one.sha256] for one in chosen if platform in one.platforms]
-            _check_libraries(project, platform, [contents[platform], *fitting])
-            if platform in images:
-                paths, names = {*contents[platform].paths}, [one.name for one in chosen]
-                refuse_taken(paths, Site.of(project.offered), names, project.base)
-                base = f"{len(images[platform].layers)} layers of {project.base}"
-            else:
-                base = f"{len(bases[platform].packages)} packages"
-            counts = f"{len(fitting)} wheels, {base}"
+        for platform, below in contents.items():
+            counts = _check_platform(project, lock, platform, below, found)
             reporter.row("lock", f"{counts} for {platform}", "", "every library found")
+        _refuse_unused(lock)
         if _DEV in resolving:
             reporter.begin("resolve", "the development environment")
         requirements = {name: job.result() for name, job in resolving.items()}
-    inputs = lockfile.inputs_of(project, requirements)
-    lock = Lock(inputs, chosen, bases, lockfile.tool_facts(), images)
+    lock = replace(lock, inputs=lockfile.inputs_of(project, requirements))
     # All at the end: a lock that cannot be completed leaves the old ones as they were.
     for name, data in requirements.items():
         _set_aside(project.root / name, reporter)
         replace_file(project.root / name, data)
+    _keep_wheels(project, lock, old, blobs, reporter)
     lockfile.write(project.root, lock)
     return _moves(old, lock) if old else []
+
+
+def _check_platform(
+    project: Project, lock: Lock, platform: str, below: _Contents, found: Mapping[str, _Contents]
+) -> str:
+    """Refuse an image that would not run; say how much is in it."""
+    fitting = [found[one.sha256] for one in lock.wheels_for(platform)]
+    _check_libraries(project, platform, [below, *fitting])
+    if platform in lock.images:
+        names = [one.name for one in lock.wheels]
+        refuse_taken({*below.paths}, Site.of(project.offered), names, project.base)
+        base = f"{len(lock.images[platform].layers)} layers of {project.base}"
+    else:
+        base = f"{len(lock.debian[platform].packages)} packages"
+    return f"{len(fitting)} wheels, {base}"
+
+
+def _refuse_unused(lock: Lock) -> None:
+    """Refuse to keep a wheel that nothing requires."""
+    for built in lock.built:
+        if all(wheel.name != built.name for wheel in lock.wheels):
+            raise ClaimError(
+                f"nothing requires {built.name}, which was built",
+                where=f"pyproject.toml: tool.packager.build-from.{built.name}",
+                hint="Name it in [project.dependencies], or take it out here.",
+            )
+
+
+def _keep_wheels(
+    project: Project, lock: Lock, old: Lock | None, blobs: Mapping[str, Blob], reporter: Reporter
+) -> None:
+    """Keep what was built in the repository, and nothing of it that the lock no longer names."""
+    folder = project.root / lockfile.BUILT
+    files = {one.file: blobs[one.sha256].path for one in lock.built_wheels}
+    for past in old.built_wheels if old else ():
+        if past.file not in files:
+            (folder / past.file).unlink(missing_ok=True)
+    for file, path in files.items():
+        folder.mkdir(exist_ok=True)
+        data = path.read_bytes()
+        if not (folder / file).is_file() or (folder / file).read_bytes() != data:
+            replace_file(folder / file, data)
+            reporter.note(f"{lockfile.BUILT}/{file} is new: commit it with the lock")
+
+
+def _place(made: Sequence[Made], work: Path, store: Store) -> None:
+    """Put what was built where `resolve` looks; of several platforms, it resolves for the first."""
+    (work / lockfile.BUILT).mkdir()
+    for one in made:
+        blob = store.get(one.wheels[0].sha256)
+        assert blob is not None
+        shutil.copyfile(blob.path, work / lockfile.BUILT / one.wheels[0].file)
 
 
 def _set_aside(path: Path, reporter: Reporter) -> None:
@@ -150,9 +209,11 @@ def _previous(project: Project) -> Lock | None:
         return None  # there is none yet, or it is one that this run replaces
 
 
-def _kept(project: Project, old: Lock | None) -> dict[str, bytes]:
+def _kept(project: Project, old: Lock | None, made: Sequence[Made]) -> dict[str, bytes]:
     """Find the requirements files that resolving would give again, pin for pin."""
     if old is None or _offers_another(project, old):
+        return {}
+    if {*old.built_wheels} != {wheel for one in made for wheel in one.wheels}:
         return {}
     files = lockfile.requirements_of(project)
     now = lockfile.inputs_of(project, files)
@@ -175,6 +236,16 @@ def _resolving(
             lambda: kept.get(_DEV) or resolve_dev(project, work, image.result(), upgrade=upgrade)
         )
     return jobs
+
+
+def _resolved(job: Future[bytes], project: Project, store: Store) -> bytes:
+    """Wait for a resolver; if what it misses is a wheel, say how that can be had."""
+    try:
+        return job.result()
+    except UsageError as error:
+        way = sdists.way_out(error.hint, Indexes(lambda: store.session, project.hints))
+        hint = f"{error.hint}\n  {way}" if way else error.hint
+        raise UsageError(error.what, where=error.where, hint=hint) from None
 
 
 def _offers_another(project: Project, old: Lock) -> bool:
@@ -217,18 +288,24 @@ def _image(project: Project, pins: ImagePins, store: Store) -> _Contents:
     return _Contents(noted["paths"], [], noted["folders"])
 
 
-def _bases(project: Project, store: Store, old: Lock | None) -> Mapping[str, DebianPins]:
-    """Resolve each platform's base; the old one stays while what it was resolved for stays."""
+def _bases(
+    project: Project, store: Store, old: Lock | None, *, building: bool = False
+) -> Mapping[str, DebianPins]:
+    """Resolve each platform's base; the old one stays while what it was resolved for stays.
+
+    What wheels are built in is a base with more packages, by itself as new as its archive.
+    """
     inputs = lockfile.inputs_of(project, {})
+    keys = ["base", "os-packages", *(["build-packages"] if building else [])]
     keep: Mapping[str, DebianPins] = {}
-    if old and all(old.inputs.get(key) == inputs[key] for key in ("base", "os-packages")):
-        keep = old.debian
+    if old and all(old.inputs.get(key) == inputs[key] for key in keys):
+        keep = old.build_base if building else old.debian
     return {
         platform: keep.get(platform)
         or debian.resolve(
             project.base.partition(":")[2],
             PLATFORMS[platform],
-            project.os_packages,
+            [*project.os_packages, *(project.build_packages if building else ())],
             session=store.session,
             mirror=project.hints.debian_mirror,
         )
@@ -250,24 +327,7 @@ def _base(project: Project, pins: DebianPins, store: Store) -> _Contents:
     return _contents(store, [[pin.sha256, pin.role] for pin in pins.packages], project, entries)
 
 
-def _wheels(
-    project: Project, pins: Sequence[Pinned], old: Lock | None, store: Store
-) -> tuple[tuple[WheelPin, ...], dict[str, Blob]]:
-    """Choose the pins' wheels and bring them home, which tells the size of each."""
-    indexes = Indexes(lambda: store.session, project.hints)
-    chosen = wheels.choose(
-        pins,
-        indexes,
-        python=project.python,
-        glibc=project.offered.glibc,
-        platforms=project.platforms,
-        known=_known(project, old),
-    )
-    blobs = store.fetch(places.wheels(chosen, indexes))
-    return tuple(replace(one, size=blobs[one.sha256].size) for one in chosen), blobs
-
-
-def _known(project: Project, old: Lock | None) -> dict[Pinned, list[WheelPin]]:
+def _known(project: Project, old: Lock | None) -> dict[Pinned, Sequence[WheelPin]]:
     """Read off the old lock which wheels of which pins were chosen for the same target."""
     data = lockfile.requirements_of(project).get(_IMAGE, b"")
     now = lockfile.inputs_of(project, {_IMAGE: data})

@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BASES",
+    "GIT",
+    "HERE",
     "PLATFORMS",
     "PREFIXES",
+    "SDIST",
     "SERVER",
     "Hints",
     "Project",
     "Target",
     "find_root",
+    "is_folder",
     "load",
     "minor",
 ]
@@ -39,11 +43,20 @@ _GLIBC = {"debian:bookworm": 36, "debian:trixie": 41}
 PLATFORMS = {"linux/amd64": "amd64", "linux/arm64": "arm64"}
 """Each platform an image can be made for, and its name in Debian and in OCI."""
 
+SDIST = "sdist"
+"""What a distribution is built from that an index offers as source alone."""
+
+HERE = "."
+"""What the project itself is built from: its `pyproject.toml` and its code."""
+
+GIT = "git+"
+"""What begins the address of a git repository that a distribution is built from."""
+
 SERVER = ("httptools>=0.6.4", "uvicorn>=0.34")
 """What an image needs besides, so that its model can be asked over HTTP."""
 
 _FILE = "pyproject.toml"
-_KIND = "settings"
+_KIND = "settings 2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,8 @@ class Project:
 
     Paths are relative to `root` and use ``/``, whatever the host.  Of a base from a registry
     only the lock knows what it offers, so `target` is None until `lockfile.settled` gives it.
+    `build_from` says for distributions, by their normalised names, what their wheels are built
+    of: `SDIST`, a folder of the repository, or ``git+ADDRESS@COMMIT``.
     """
 
     root: Path
@@ -96,6 +111,8 @@ class Project:
     target: Target | None
     platforms: tuple[str, ...]
     os_packages: tuple[str, ...]
+    build_from: Mapping[str, str]
+    build_packages: tuple[str, ...]
     model: PurePosixPath
     examples: PurePosixPath | None
     card: PurePosixPath | None
@@ -109,8 +126,14 @@ class Project:
 
     @property
     def requirements(self) -> tuple[str, ...]:
-        """What is resolved for the image: its dependencies, and a server if it is to have one."""
-        return (*self.dependencies, *SERVER) if self.serve else self.dependencies
+        """What is resolved for the image: its dependencies, a server, and itself if it is built."""
+        own = [self.name] if self.is_built else []
+        return (*self.dependencies, *(SERVER if self.serve else ()), *own)
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the project's own code goes into the image as a wheel, and not as it is."""
+        return HERE in self.build_from.values()
 
     @property
     def python(self) -> str:
@@ -127,6 +150,11 @@ class Project:
         """What the base offers, where that is known."""
         assert self.target is not None
         return self.target
+
+
+def is_folder(origin: str) -> bool:
+    """Tell whether a distribution is built from a folder of the repository."""
+    return origin != SDIST and not origin.startswith(GIT)
 
 
 def minor(version: str) -> str:
@@ -195,6 +223,8 @@ def load(root: Path, store: Store | None = None) -> Project:
         target=_target(keys["base"]),
         platforms=tuple(keys["platforms"]),
         os_packages=tuple(sorted(set(keys["os-packages"]))),
+        build_from=dict(sorted(keys["build-from"].items())),
+        build_packages=tuple(sorted(set(keys["build-packages"]))),
         model=PurePosixPath(keys["model"]),
         examples=PurePosixPath(keys["examples"]) if keys["examples"] else None,
         card=PurePosixPath(keys["card"]) if keys["card"] else None,

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from packager import __version__, git, image
 from packager.layers.tree import CITATION
 from packager.lock import lockfile
-from packager.project import Project
+from packager.project import Project, is_folder
 
 __all__ = ["Provenance", "inputs_of", "of"]
 
@@ -38,7 +38,9 @@ def inputs_of(project: Project) -> list[str]:
     named = [project.model, *filter(None, (project.examples, project.card)), *project.code]
     if (project.root / CITATION).exists():
         named.append(PurePosixPath(CITATION))
-    return ["pyproject.toml", "requirements.txt", lockfile.FILE, *map(str, named)]
+    built = [origin for origin in project.build_from.values() if is_folder(origin)]
+    built += [lockfile.BUILT] if project.build_from else []
+    return ["pyproject.toml", "requirements.txt", lockfile.FILE, *built, *map(str, named)]
 
 
 def of(project: Project) -> Provenance:

@@ -18,7 +18,7 @@ from pydantic.alias_generators import to_snake
 
 from packager import __version__
 from packager.errors import ClaimError, UsageError
-from packager.project import BASES
+from packager.project import BASES, GIT, HERE, SDIST
 from packager.reference import Reference
 
 __all__ = ["check"]
@@ -33,6 +33,23 @@ def _inside(text: str) -> str:
         raise ValueError("must be a path inside the repository, with '/' between its parts")
     if not text.isprintable() or max(len(part.encode()) for part in path.parts) > _LONGEST_NAME:
         raise ValueError("must be a path that a file system can hold, on one line")
+    return text
+
+
+def _origin(text: str) -> str:
+    """Take what a wheel may be built from: an index's sdist, a commit, a folder, the project."""
+    if text in {SDIST, HERE}:
+        return text
+    if not text.startswith(GIT):
+        return _inside(text)
+    address, _, commit = text.removeprefix(GIT).rpartition("@")
+    if not address.startswith("ssh://"):  # where a user's name is no secret
+        _no_credentials(address)
+    if not address or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", commit):
+        raise ValueError(
+            "must end in @ and a whole commit, 40 hexadecimal digits: branches and tags move "
+            "(git ls-remote ADDRESS lists the commits that they are at)"
+        )
     return text
 
 
@@ -91,6 +108,11 @@ _Object = Annotated[
     str,
     _written(rf"{_DOTTED}( *: *{_DOTTED})?{_EXTRAS}", "written module or module:object"),
 ]
+_Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"),
+    AfterValidator(canonicalize_name),
+]
 _Path = Annotated[str, AfterValidator(_inside)]
 _Url = Annotated[str, AfterValidator(_no_credentials)]
 
@@ -136,6 +158,8 @@ class _Settings(_Table):
     base: str = "debian:bookworm"
     platforms: list[Literal["linux/amd64", "linux/arm64"]] = Field(["linux/amd64"], min_length=1)
     os_packages: list[str] = []
+    build_from: dict[_Name, Annotated[str, AfterValidator(_origin)]] = {}
+    build_packages: list[str] = []
     model: _Path
     examples: _Path | None = None
     card: _Path | None = None
@@ -192,6 +216,7 @@ def check(document: Mapping[str, Any]) -> dict[str, Any]:
     _check_version(settings.requires)
     _check_base(settings)
     _check_python(settings.base, project.requires_python)
+    _check_own(settings.build_from, canonicalize_name(project.name))
     for key, names in [
         ("dependencies", project.dependencies),
         *((f"optional-dependencies.{k}", v) for k, v in project.optional_dependencies.items()),
@@ -276,12 +301,16 @@ def _check_base(settings: _Settings) -> None:
     Reference.parse(name, where=where)
     if at and not re.fullmatch("sha256:[0-9a-f]{64}", digest):
         raise UsageError(f"{digest!r} is no digest", where=where, hint=bases)
-    if settings.os_packages:
-        raise UsageError(
-            f"os-packages are for bases that are assembled, and {settings.base} is an image",
-            where=f"{_FILE}: tool.packager.os-packages",
-            hint=f"{bases}  Or use an image that has the packages.",
-        )
+    for key, names in [
+        ("os-packages", settings.os_packages),
+        ("build-packages", settings.build_packages),
+    ]:
+        if names:
+            raise UsageError(
+                f"{key} are for bases that are assembled, and {settings.base} is an image",
+                where=f"{_FILE}: tool.packager.{key}",
+                hint=f"{bases}  Or use an image that has the packages.",
+            )
 
 
 def _check_python(base: str, requires_python: str) -> None:
@@ -302,6 +331,16 @@ def _check_python(base: str, requires_python: str) -> None:
         )
 
 
+def _check_own(build_from: Mapping[str, str], own: str) -> None:
+    for name, origin in build_from.items():
+        if (origin == HERE) != (name == own):
+            raise UsageError(
+                f'"{HERE}" is what {own} is built from, this project itself, and nothing else',
+                where=f"{_FILE}: tool.packager.build-from.{name}",
+                hint="Another package needs a folder of its own, with a pyproject.toml.",
+            )
+
+
 def _check_requirements(key: str, names: list[str]) -> None:
     for name in names:
         try:
@@ -313,8 +352,9 @@ def _check_requirements(key: str, names: list[str]) -> None:
             raise UsageError(
                 f"{requirement.name} is a direct reference, which cannot be locked by hash",
                 where=f"{_FILE}: project.{key}",
-                hint="Build its wheel once, put it into a folder, and name that folder in "
-                "[tool.packager] find-links.",
+                hint=f'Write "{requirement.name}" there, and in [tool.packager.build-from] '
+                f'{requirement.name} = "{GIT}ADDRESS@COMMIT", or a folder of the repository: then '
+                "its wheel is built.  A wheel goes into a folder that find-links names.",
             )
 
 

@@ -29,9 +29,11 @@ def lock(context: Context, check: bool, upgrade: tuple[str, ...]) -> None:
     """
     project = context.project()
     if check:
+        from packager import claims
         from packager.lock import lockfile
 
         lockfile.check(project)
+        claims.check_sources(project, lockfile.read(project.root))
         click.echo("The locks are fresh.")
         return
     from packager import locking

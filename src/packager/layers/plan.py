@@ -88,12 +88,15 @@ class Plan:
             Files for the folder `tree.ROOT`.
         """
         return [
-            *(self._image() if self.image else self._base()),
-            *self._wheels(),
+            *self.below(),
             self._runtime(),
             self._model(model),
             self._code(code, facts),
         ]
+
+    def below(self) -> list[Recipe]:
+        """List how the layers are made that hold nothing of the project's own, bottom first."""
+        return [*(self._image() if self.image else self._base()), *self._wheels()]
 
     @property
     def order(self) -> list[str]:
@@ -354,7 +357,7 @@ class Plan:
         return Recipe("model", str(self.project.model), key, 1, lambda _: list(model.entries))
 
     def _own(self, files: list[tuple[str, bytes]]) -> list[Entry]:
-        return tree.code_entries(self.project, files, self.site)
+        return [] if self.project.is_built else tree.code_entries(self.project, files, self.site)
 
     def _code(self, files: list[tuple[str, bytes]], facts: Mapping[str, bytes]) -> Recipe:
         made = self._own(files)

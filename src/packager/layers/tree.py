@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 from packager import git
 from packager.errors import ClaimError, UsageError
 from packager.layers.site import Site, record_file, record_row, script
-from packager.layers.tar import Entry, data_entry
-from packager.project import Project
+from packager.layers.tar import Entry, data_entry, merge
+from packager.project import HERE, Project
 
 __all__ = [
     "CITATION",
@@ -30,6 +30,7 @@ __all__ = [
     "importable",
     "own_files",
     "read_model",
+    "source_entries",
 ]
 
 ROOT = "srv/packager"
@@ -211,6 +212,41 @@ def own_files(project: Project, scratch: Scratch = tempfile.TemporaryDirectory) 
     stored = _stored_files(root, named, scratch) if named else {}
     code = [(name, data) for name, data in stored.items() if _is_below(name, project.code)]
     return Own(code, stored[str(card)] if card is not None else None, stored.get(CITATION))
+
+
+def source_entries(
+    project: Project, name: str, folder: str, scratch: Scratch = tempfile.TemporaryDirectory
+) -> list[Entry]:
+    """Read a folder that a wheel is built from, by the rules that `own_files` goes by.
+
+    Parameters
+    ----------
+    project : Project
+        In whose repository it is.
+    name : str
+        What is built from it.
+    folder : str
+        Its path; `HERE` for the project itself, which is built from what `code` names.
+    scratch : callable, optional
+        As for `own_files`.
+
+    Returns
+    -------
+    list of Entry
+        In order, below ``source/``.
+
+    Raises
+    ------
+    UsageError, HostError
+        As for `own_files`.
+    """
+    where = f"pyproject.toml: tool.packager.build-from.{name}"
+    named = ["pyproject.toml", *map(str, project.code)] if folder == HERE else [folder]
+    stored = _stored_files(project.root, dict.fromkeys(named, where), scratch)
+    return merge(
+        data_entry(f"source/{PurePosixPath(path).relative_to(folder)}", data, owner=path)
+        for path, data in stored.items()
+    )
 
 
 def _is_below(name: str, places: Iterable[PurePosixPath | str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.message import EmailMessage
 from html import unescape
@@ -29,7 +29,7 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One file that an index offers; `sha256` and `size` where the index states them.
+    """One file that an index offers; `sha256`, `size` and what it `requires` where it is stated.
 
     A page lists thousands of which few are wanted, so what takes time is made when asked for.
     `address` is relative to `page`, which carries the credentials that the user gave for it.
@@ -40,6 +40,8 @@ class Found:
     page: str
     sha256: str | None
     size: int | None
+    requires: str = ""
+    yanked: bool = False
 
     @property
     def project(self) -> str | None:
@@ -203,6 +205,8 @@ def _listed(data: Any, page: str, file: str) -> list[Found]:
                 page,
                 one["hashes"].get("sha256"),
                 one.get("size"),
+                one.get("requires-python") or "",
+                bool(one.get("yanked")),
             )
             for one in data["files"]
             if file in {"", one["filename"]}
@@ -221,7 +225,7 @@ def _link(html: bytes, file: str, page: str) -> list[Found]:
     address = _PLAIN.fullmatch(anchor)
     if not address or b"<base" in html.lower():
         return []
-    return [_found_at(unescape(address[1].decode("ascii")), file, page)]
+    return [_found_at(unescape(address[1].decode("ascii")), file, page, {})]
 
 
 def _links(html: Iterable[AnyStr], page: str, charset: str | None = None) -> list[Found]:
@@ -229,13 +233,15 @@ def _links(html: Iterable[AnyStr], page: str, charset: str | None = None) -> lis
 
     # As a stream: a page may have megabytes, and a document made of one ten times that.
     links = parse_links_stream(html, http_charset=charset)
-    return [_found_at(link.url, link.text, page) for link in links]
+    return [_found_at(link.url, link.text, page, link.attrs or {}) for link in links]
 
 
-def _found_at(url: str, file: str, page: str) -> Found:
+def _found_at(url: str, file: str, page: str, said: Mapping[str, str | list[str]]) -> Found:
     address, _, digest = url.partition("#")
     algorithm, _, value = digest.partition("=")
-    return Found(file, address, page, value if algorithm == "sha256" else None, None)
+    sha256 = value if algorithm == "sha256" else None
+    requires = str(said.get("data-requires-python", ""))
+    return Found(file, address, page, sha256, None, requires, "data-yanked" in said)
 
 
 def _linked(place: Path) -> list[Found]:

@@ -18,11 +18,13 @@ from packager.files import read_toml, replace_file
 from packager.lock.debian_pins import STAMP, SUITES, DebianPins, DebPin
 from packager.lock.image_pins import ImagePins, LayerPin
 from packager.lock.requirements import read_requirements
-from packager.project import PLATFORMS, PREFIXES, Project, Target
+from packager.project import GIT, PLATFORMS, PREFIXES, Project, Target
 
 __all__ = [
+    "BUILT",
     "FILE",
     "REQUIREMENTS",
+    "Built",
     "Lock",
     "WheelPin",
     "changes",
@@ -36,6 +38,9 @@ __all__ = [
 ]
 
 FILE = "packager.lock"
+BUILT = "built-wheels"
+"""The repository's folder of the wheels that `packager lock` built, for no index has them."""
+
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
 _LARGEST = 1 << 40
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -57,11 +62,35 @@ class WheelPin:
 
 
 @dataclass(frozen=True, slots=True)
+class Built:
+    """What the wheels of a distribution were built from, which are in no index.
+
+    Parameters
+    ----------
+    name, version : str
+        The distribution's.
+    source : str
+        The file name of an sdist, a folder of the repository, or a commit, ``git@`` before it.
+    sha256 : str
+        Of the sdist, or of the tar that the folder or the commit was given to the build as.
+    requires : tuple of WheelPin
+        What was installed for the build.
+    """
+
+    name: str
+    version: str
+    source: str
+    sha256: str
+    requires: tuple[WheelPin, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Lock:
     """What `packager.lock` says.
 
     `inputs` is what the lock was resolved from, so that a stale one can say what changed.
     `debian` holds the base's packages for each platform, or `images` the image that it is.
+    `built` says which wheels packager built itself, and `build_base` where, if not in the base.
     """
 
     inputs: Mapping[str, Any]
@@ -69,6 +98,8 @@ class Lock:
     debian: Mapping[str, DebianPins]
     made_by: Mapping[str, Any]
     images: Mapping[str, ImagePins] = field(default_factory=dict)
+    built: tuple[Built, ...] = ()
+    build_base: Mapping[str, DebianPins] = field(default_factory=dict)
 
     @property
     def platforms(self) -> list[str]:
@@ -78,6 +109,12 @@ class Lock:
     def wheels_for(self, platform: str) -> list[WheelPin]:
         """List the wheels that go into the image of one platform."""
         return [wheel for wheel in self.wheels if platform in wheel.platforms]
+
+    @property
+    def built_wheels(self) -> list[WheelPin]:
+        """The wheels that packager built itself, and keeps in the repository."""
+        names = {one.name for one in self.built}
+        return [wheel for wheel in self.wheels if wheel.name in names]
 
 
 def tool_facts() -> dict[str, Any]:
@@ -109,8 +146,19 @@ def inputs_of(project: Project, requirements: Mapping[str, bytes]) -> dict[str, 
         "os-packages": list(project.os_packages),
         "dependencies": sorted(project.requirements),
         "dev-dependencies": sorted(project.dev_dependencies),
+        **_building(project),
         **{name: _text_digest(requirements.get(name, b"")) for name in REQUIREMENTS},
     }
+
+
+def _building(project: Project) -> dict[str, Any]:
+    """Say what is to be built, if anything is, and where; of a git repository not its address."""
+    origins = [
+        f"{name} git@{origin.rpartition('@')[2]}" if origin.startswith(GIT) else f"{name} {origin}"
+        for name, origin in sorted(project.build_from.items())
+    ]
+    lists = {"build-from": origins, "build-packages": list(project.build_packages)}
+    return {key: value for key, value in lists.items() if value}
 
 
 def requirements_of(project: Project) -> dict[str, bytes]:
@@ -136,16 +184,12 @@ def write(root: Path, lock: Lock) -> None:
         "made-by": dict(lock.made_by),
         "inputs": dict(lock.inputs),
         "wheel": [_plain(asdict(wheel)) for wheel in lock.wheels],
-        "debian": [
-            {
-                "platform": platform,
-                "suite": pins.suite,
-                "architecture": pins.architecture,
-                "timestamp": pins.timestamp,
-                "package": [_plain(asdict(pin)) for pin in pins.packages],
-            }
-            for platform, pins in lock.debian.items()
+        "built": [
+            {**asdict(one), "requires": [_plain(asdict(wheel)) for wheel in one.requires]}
+            for one in lock.built
         ],
+        "build-base": _debian_tables(lock.build_base),
+        "debian": _debian_tables(lock.debian),
         "image": [
             {
                 "platform": platform,
@@ -159,10 +203,23 @@ def write(root: Path, lock: Lock) -> None:
         ],
     }
     for key, value in body.items():
-        if key in {"debian", "image"} and not value:
-            continue  # a base is the one or the other
+        if key not in {"inputs", "made-by", "wheel"} and not value:
+            continue  # a base is the one or the other, and most wheels are in an index
         document.add(key, tomlkit.item(value))
     replace_file(root / FILE, tomlkit.dumps(document).encode())
+
+
+def _debian_tables(pinned: Mapping[str, DebianPins]) -> list[dict[str, Any]]:
+    return [
+        {
+            "platform": platform,
+            "suite": pins.suite,
+            "architecture": pins.architecture,
+            "timestamp": pins.timestamp,
+            "package": [_plain(asdict(pin)) for pin in pins.packages],
+        }
+        for platform, pins in pinned.items()
+    ]
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
@@ -200,6 +257,8 @@ def read(root: Path) -> Lock:
             debian={entry["platform"]: _debian(entry) for entry in document.get("debian", [])},
             made_by=_table(made_by, "made-by"),
             images={entry["platform"]: _image(entry) for entry in document.get("image", [])},
+            built=tuple(_built(entry) for entry in document.get("built", [])),
+            build_base={one["platform"]: _debian(one) for one in document.get("build-base", [])},
         )
         _require_whole(lock, len(document.get("debian", [])) + len(document.get("image", [])))
         return lock
@@ -227,6 +286,17 @@ def _wheel(table: object) -> WheelPin:
     pin: WheelPin = _pin(WheelPin, table)
     parse_wheel_filename(pin.file)
     return pin
+
+
+def _built(entry: object) -> Built:
+    given = dict(_table(entry, "built"))
+    requires = tuple(_wheel(wheel) for wheel in given.pop("requires"))
+    if {*given} != {"name", "version", "source", "sha256"}:
+        raise ValueError(f"built: keys {sorted(given)} are not those that are expected")
+    for key, value in given.items():
+        if wrong := "" if key == "source" else _wrong_with(key, value):
+            raise ValueError(f"built: {key} {wrong}")
+    return Built(**given, requires=requires)
 
 
 def _debian(entry: object) -> DebianPins:
@@ -332,6 +402,7 @@ def require_fresh(lock: Lock, project: Project, *, image_only: bool = False) -> 
         )
     _require_same_tool(lock)
     _require_pinned(lock, requirements["requirements.txt"])
+    _require_kept(lock, project.root)
 
 
 def for_image(project: Project, platform: str | None) -> Lock:
@@ -397,6 +468,18 @@ def _require_pinned(lock: Lock, requirements: bytes) -> None:
                 f"sha256 {wheel.sha256} of {wheel.file} is not among those of requirements.txt",
                 where=FILE,
                 hint="One of the two was edited: restore them, or run packager lock.",
+            )
+
+
+def _require_kept(lock: Lock, root: Path) -> None:
+    """Refuse a wheel in the repository that is not the one that was built."""
+    for wheel in lock.built_wheels:
+        path = root / BUILT / wheel.file
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != wheel.sha256:
+            raise ClaimError(
+                f"is not the wheel that was built, whose sha256 is {wheel.sha256}",
+                where=f"{BUILT}/{wheel.file}",
+                hint="Restore it; packager lock builds it again if it is not there.",
             )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from pathlib import Path
 
 from packager.lock.debian_pins import DebianPins
 from packager.lock.indexes import Indexes
-from packager.lock.lockfile import Lock, WheelPin
+from packager.lock.lockfile import BUILT, Lock, WheelPin
 from packager.project import Project
 from packager.store import Store, Wanted
 
@@ -16,7 +17,8 @@ __all__ = ["packages", "wanted", "wheels"]
 
 def wanted(project: Project, lock: Lock, platform: str, store: Store) -> Iterator[Wanted]:
     """List what a lock names for a platform, each with its places, asked only when needed."""
-    yield from wheels(lock.wheels_for(platform), Indexes(lambda: store.session, project.hints))
+    indexes = Indexes(lambda: store.session, project.hints)
+    yield from wheels(lock.wheels_for(platform), indexes, project.root / BUILT)
     if pins := lock.images.get(platform):
         from packager.lock import registry
 
@@ -26,10 +28,16 @@ def wanted(project: Project, lock: Lock, platform: str, store: Store) -> Iterato
         yield from packages(lock.debian[platform], project.hints.debian_mirror)
 
 
-def wheels(pins: Iterable[WheelPin], indexes: Indexes) -> Iterator[Wanted]:
-    """List wheels, each with its places on the indexes."""
+def wheels(pins: Iterable[WheelPin], indexes: Indexes, folder: Path) -> Iterator[Wanted]:
+    """List wheels, each with its place: the folder of those that were built, or the indexes'."""
+
+    def places(pin: WheelPin) -> Iterator[str]:
+        if (built := folder / pin.file).is_file():
+            yield built.as_uri()
+        yield from indexes.places(pin.name, pin.file)
+
     for pin in pins:
-        yield Wanted(pin.sha256, pin.size, pin.file, partial(indexes.places, pin.name, pin.file))
+        yield Wanted(pin.sha256, pin.size, pin.file, partial(places, pin))
 
 
 def packages(pins: DebianPins, mirror: str) -> Iterator[Wanted]:

@@ -19,6 +19,8 @@ _PIN = re.compile(
     r"==\s*(?P<version>[A-Za-z0-9.!+_-]+)\s*(?:;.*)?"
 )
 
+_OTHERS = ("#", "--find-links ")  # the folder of the wheels that packager built
+
 HEADER = """\
 # Pinned by `packager lock` from {what} for CPython {python} on {platform}.
 # Not meant to be edited: change pyproject.toml and run `packager lock` again.
@@ -56,7 +58,7 @@ def read_requirements(data: bytes, file: str) -> list[Pinned]:
     """
     joined = re.sub(r"\\\r?\n", " ", data.decode("utf-8", "replace"))
     lines = (line.partition(" #")[0].strip() for line in joined.splitlines())
-    return [_pinned(line, file) for line in lines if line and not line.startswith("#")]
+    return [_pinned(line, file) for line in lines if line and not line.startswith(_OTHERS)]
 
 
 def _pinned(line: str, file: str) -> Pinned:

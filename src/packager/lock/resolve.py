@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -20,6 +22,7 @@ from packaging.utils import canonicalize_name
 from packager import net, pip
 from packager.errors import UsageError, without_credentials
 from packager.lock.indexes import Indexes
+from packager.lock.lockfile import BUILT
 from packager.lock.pip_compile import TARGET
 from packager.lock.requirements import HEADER, is_ours, read_requirements
 from packager.project import Project
@@ -33,6 +36,7 @@ _UV_GLIBC = (17, 28, *range(31, 41))
 # Only wheels enter an image: a release without one for the target is no candidate.
 _IMAGE = "requirements.txt"
 _DEV = "requirements-dev.txt"
+_BUILT = "built.in"
 _SOURCES = {_IMAGE: "[project.dependencies]", _DEV: "the extra dev"}
 
 
@@ -101,7 +105,8 @@ def resolve(project: Project, work: Path, *, upgrade: Sequence[str] | None = Non
     project : Project
         What to resolve for.
     work : Path
-        A folder for temporary files, the resolver's own too.
+        A folder for temporary files, the resolver's own too.  Wheels in its folder `BUILT`
+        are taken wherever their distributions are required, and no others.
     upgrade : sequence of str, optional
         Distributions whose pins may move; an empty sequence moves all, None none.
 
@@ -149,11 +154,23 @@ def resolve_dev(
 
 
 def _write_source(work: Path, requirements: Sequence[str]) -> None:
+    if built := _built(work):
+        # By its very file: an index may have another of that name, and of a higher version.
+        lines = [f"{name} @ {path.as_uri()}\n" for name, path in built.items()]
+        (work / _BUILT).write_text("".join(lines), "utf-8")
+        requirements = (f"-c {_BUILT}", *requirements)
     # The annotations of both resolvers name their input; this name says what it is.
     (work / "pyproject.toml.in").write_text("\n".join(requirements) + "\n", "utf-8")
 
 
+def _built(work: Path) -> dict[str, Path]:
+    return {path.name.partition("-")[0]: path for path in sorted((work / BUILT).glob("*.whl"))}
+
+
 def _resolve(project: Project, work: Path, name: str, upgrade: Sequence[str] | None) -> bytes:
+    built = _built(work)
+    if built and (upgrade is None or upgrade):  # its pin is what was built
+        upgrade = [*(upgrade or []), *built]
     if is_ours(project.root / name):
         pins = (project.root / name).read_bytes().replace(b"\r\n", b"\n")
         (work / name).write_bytes(pins)
@@ -162,14 +179,20 @@ def _resolve(project: Project, work: Path, name: str, upgrade: Sequence[str] | N
     run(project, work, name, upgrade)
     what = _SOURCES[name]
     header = HEADER.format(what=what, python=project.python, platform=project.platforms[0])
-    return (header + _without_places((work / name).read_text("utf-8"))).encode()
+    links = f"--find-links {BUILT}\n" if built else ""
+    return (header + links + _without_places((work / name).read_text("utf-8"))).encode()
 
 
 def _without_places(text: str) -> str:
     """Drop a resolver's own header and any address that it wrote."""
     lines = [line for line in text.splitlines() if not line.startswith(("#", "--"))]
     body = "\n".join(lines).replace("-r pyproject.toml.in", "pyproject.toml")
+    body = re.sub(r"(?m)^(\S+) @ file:\S*/[^-/]+-([^-/]+)-[^/]+\.whl", _as_version, body)
     return body.strip() + "\n" if body.strip() else ""
+
+
+def _as_version(found: re.Match[str]) -> str:
+    return f"{canonicalize_name(found[1])}=={unquote(found[2])}"
 
 
 def _pip_compile(project: Project, work: Path, name: str, upgrade: Sequence[str] | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import MappingProxyType
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
@@ -12,11 +13,14 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from packager.errors import ClaimError, HostError, UsageError
+from packager.lock import places
 from packager.lock.indexes import Found, Indexes
-from packager.lock.lockfile import WheelPin
+from packager.lock.lockfile import BUILT, WheelPin
 from packager.lock.requirements import Pinned
+from packager.project import SDIST, Project
+from packager.store import Blob, Store
 
-__all__ = ["choose", "target_tags"]
+__all__ = ["bring", "choose", "target_tags"]
 
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 _OLDEST_GLIBC = {"linux/amd64": 5, "linux/arm64": 17}
@@ -115,6 +119,46 @@ def choose(
     return tuple(sorted(chosen, key=lambda wheel: (wheel.name, wheel.file)))
 
 
+def bring(
+    project: Project,
+    pins: Iterable[Pinned],
+    store: Store,
+    known: Mapping[Pinned, Sequence[WheelPin]] = MappingProxyType({}),
+) -> tuple[tuple[WheelPin, ...], dict[str, Blob]]:
+    """Choose a project's wheels and bring them home, which tells the size of each.
+
+    Parameters
+    ----------
+    project : Project
+        Says for what, and where to look.
+    pins, known
+        As for `choose`.
+    store : Store
+        Gets them.
+
+    Returns
+    -------
+    tuple of WheelPin, dict of str to Blob
+        What `choose` gives, sizes and all, and the wheels by their hashes.
+
+    Raises
+    ------
+    PackagerError
+        As `choose` and `Store.fetch`.
+    """
+    indexes = Indexes(lambda: store.session, project.hints)
+    chosen = choose(
+        pins,
+        indexes,
+        python=project.python,
+        glibc=project.offered.glibc,
+        platforms=project.platforms,
+        known=known,
+    )
+    blobs = store.fetch(places.wheels(chosen, indexes, project.root / BUILT))
+    return tuple(replace(one, size=blobs[one.sha256].size) for one in chosen), blobs
+
+
 def _wheels(pin: Pinned, files: Iterable[Found]) -> list[Found]:
     return [
         file
@@ -154,8 +198,8 @@ def _best(pin: Pinned, offered: list[Found], tags: list[Tag], python: str, platf
     raise UsageError(
         f"no wheel for CPython {python} on {platform} ({has})",
         where=f"requirements.txt: {what}",
-        hint="Pin a release that has one, or build its wheel once, put it into a folder and "
-        "name that folder in [tool.packager] find-links.",
+        hint=f'Pin a release that has one, or let packager lock build it: {pin.name} = "{SDIST}" '
+        "in [tool.packager.build-from].",
     )
 
 

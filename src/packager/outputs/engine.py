@@ -178,15 +178,15 @@ class Engine(Images):
         return made
 
     @contextlib.contextmanager
-    def workshop(self, base: Blob, architecture: str) -> Iterator[Work]:
-        """Bring a base layer in as an image of its own, gone afterwards, to run its programs.
+    def workshop(self, stack: Sequence[Blob], architecture: str) -> Iterator[Work]:
+        """Bring layers in as an image of their own, gone afterwards, to run its programs.
 
         Parameters
         ----------
-        base : Blob
-            The layer.
+        stack : sequence of Blob
+            The layers, a base first.
         architecture : {"amd64", "arm64"}
-            Whose programs it holds.
+            Whose programs they hold.
 
         Yields
         ------
@@ -203,8 +203,8 @@ class Engine(Images):
         from packager.layers.making import Layer
 
         self.check_loads()
-        layer = Layer("base", "", 1, base, cached=True)
-        image = bare([layer], f"linux/{architecture}")
+        layers = [Layer("base", "", 1, blob, cached=True) for blob in stack]
+        image = bare(layers, f"linux/{architecture}")
         try:
             self.load(image, lasting=False)
             yield partial(self._work, image.id)

@@ -63,6 +63,31 @@ MISTAKES = {
         "direct reference",
         "find-links",
     ),
+    "branch": (
+        "[tool.packager]",
+        '[tool.packager.build-from]\na = "git+https://example.org/a@main"\n\n[tool.packager]',
+        "build-from.a: must end in @ and a whole commit",
+        "git ls-remote",
+    ),
+    "credentials of git": (
+        "[tool.packager]",
+        f'[tool.packager.build-from]\na = "git+https://u:p@example.org/a@{"0" * 40}"\n\n'
+        "[tool.packager]",
+        "build-from.a: must not hold credentials",
+        "",
+    ),
+    "folder": (
+        "[tool.packager]",
+        '[tool.packager.build-from]\na = "../a"\n\n[tool.packager]',
+        "build-from.a: must be a path inside",
+        "",
+    ),
+    "another project": (
+        "[tool.packager]",
+        '[tool.packager.build-from]\na = "."\n\n[tool.packager]',
+        'build-from.a: "." is what tiny is built from',
+        "a folder of its own",
+    ),
     "credentials": (
         MODEL,
         f'{MODEL}\nextra-index-urls = ["https://u:secret@example.org/simple"]',

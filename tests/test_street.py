@@ -34,7 +34,16 @@ FLOORS = [
             "diff",
         ),
         *("cards", "markers", "metrics", "questions", "citation"),
-        *("predicting", "rows", "serving", "basing", "exporting", "memory", "bundle"),
+        *(
+            "predicting",
+            "rows",
+            "serving",
+            "basing",
+            "wheelwright",
+            "exporting",
+            "memory",
+            "bundle",
+        ),
     ],
     ["console", "cli", "__main__"],
 ]

@@ -141,9 +141,7 @@ def cite(data: bytes) -> bytes:
     return f"{citation.bibtex(found)}\n".encode()
 
 
-def check_sources(
-    project: Project, lock: Lock, scratch: tree.Scratch = TemporaryDirectory
-) -> None:
+def check_sources(project: Project, lock: Lock, scratch: tree.Scratch = TemporaryDirectory) -> None:
     """Refuse a lock whose wheels were built from a folder of the repository that has changed.
 
     Parameters

@@ -109,7 +109,8 @@ def make(
     with store.scratch() as work, ThreadPoolExecutor(1) as aside:
         # A resolver is a process of its own; what needs no pins is done beside it.
         _place(made, work, store)
-        resolving = _resolving(project, work, upgrade, kept, aside)
+        moving = _moving(project, old, upgrade)
+        resolving = _resolving(project, work, moving, kept, aside)
         bases = bases or ({} if images else _bases(project, store, stays))
         contents = {platform: _base(project, bases[platform], store) for platform in bases} | {
             platform: _image(project, images[platform], store) for platform in images
@@ -219,6 +220,14 @@ def _kept(project: Project, old: Lock | None, made: Sequence[Made]) -> dict[str,
     now = lockfile.inputs_of(project, files)
     same = {key for key in now if old.inputs.get(key) == now[key]}
     return {name: data for name, data in files.items() if _RESOLVED_FROM[name] <= same}
+
+
+def _moving(
+    project: Project, old: Lock | None, upgrade: Sequence[str] | None
+) -> Sequence[str] | None:
+    """Add what is built, or was, to the pins that may move: none of an index has those bytes."""
+    names = sorted({*project.build_from, *(one.name for one in (old.built if old else ()))})
+    return [*(upgrade or []), *names] if names and upgrade != [] else upgrade
 
 
 def _resolving(

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from packager import __version__, git, image
 from packager.layers.tree import CITATION
 from packager.lock import lockfile
-from packager.project import Project, is_folder
+from packager.project import HERE, Project, is_folder
 
 __all__ = ["Provenance", "inputs_of", "of"]
 
@@ -38,8 +38,8 @@ def inputs_of(project: Project) -> list[str]:
     named = [project.model, *filter(None, (project.examples, project.card)), *project.code]
     if (project.root / CITATION).exists():
         named.append(PurePosixPath(CITATION))
-    built = [origin for origin in project.build_from.values() if is_folder(origin)]
-    built += [lockfile.BUILT] if project.build_from else []
+    folders = [one for one in project.build_from.values() if is_folder(one) and one != HERE]
+    built = [lockfile.BUILT, *folders] if project.build_from else []
     return ["pyproject.toml", "requirements.txt", lockfile.FILE, *built, *map(str, named)]
 
 

@@ -39,7 +39,7 @@ from packager.store import Blob, Store, Wanted
 __all__ = ["Made", "make"]
 
 _SCRIPT, _TAR, _ANSWER = "build_in_image.py", "source.tar", "answer"
-_ROUNDS = 4  # what reads the sources; what these name; what the backend asks for; its wheel
+_ROUNDS = 3  # what the sources name to be installed; what their backend asks for; a wheel
 _LOG = 1 << 14
 _LINES = 12
 _GROUND = ("base", "platforms", "os-packages", "build-packages")
@@ -213,7 +213,7 @@ class _Bench:
                 plain = False
             if not plain:
                 raise ClaimError(f"{text[:80]!a} cannot be locked", where=where)
-        own = replace(self.project, dependencies=tuple(texts), serve=False)
+        own = replace(self.project, dependencies=tuple(texts), serve=False, build_from={})
         with self.store.scratch() as work:
             try:
                 pins = read_requirements(resolve(replace(own, root=work), work), where)

@@ -168,9 +168,6 @@ def _built(work: Path) -> dict[str, Path]:
 
 
 def _resolve(project: Project, work: Path, name: str, upgrade: Sequence[str] | None) -> bytes:
-    built = _built(work)
-    if built and (upgrade is None or upgrade):  # its pin is what was built
-        upgrade = [*(upgrade or []), *built]
     if is_ours(project.root / name):
         pins = (project.root / name).read_bytes().replace(b"\r\n", b"\n")
         (work / name).write_bytes(pins)
@@ -179,7 +176,7 @@ def _resolve(project: Project, work: Path, name: str, upgrade: Sequence[str] | N
     run(project, work, name, upgrade)
     what = _SOURCES[name]
     header = HEADER.format(what=what, python=project.python, platform=project.platforms[0])
-    links = f"--find-links {BUILT}\n" if built else ""
+    links = f"--find-links {BUILT}\n" if _built(work) else ""
     return (header + links + _without_places((work / name).read_text("utf-8"))).encode()
 
 

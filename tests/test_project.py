@@ -82,6 +82,12 @@ MISTAKES = {
         "build-from.a: must be a path inside",
         "",
     ),
+    "compiler": (
+        'base = "debian:bookworm"',
+        'base = "registry.example/python:3.12"\nbuild-packages = ["gcc"]',
+        "build-packages are for bases that are assembled",
+        "an image that has the packages",
+    ),
     "another project": (
         "[tool.packager]",
         '[tool.packager.build-from]\na = "."\n\n[tool.packager]',

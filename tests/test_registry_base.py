@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import Tiny, write_tiny
 from registries import Certificate, Running, basic, running
+from sdists import own_backend, write_sources
 
 from packager import assembling, registry
 from packager.errors import HostError
@@ -196,6 +197,21 @@ def test_an_image_is_built_on_a_base_of_a_registry(
     assert annotations["org.opencontainers.image.base.digest"] == manifest
     for key, value in LABELS.items():
         assert annotations[f"org.model-packager.base.{key}"] == value
+
+
+@pytest.mark.whole
+def test_what_has_no_wheel_is_built_in_a_base_of_a_registry(
+    based: Callable[[str], Tiny], hub: Running, debian: Blob, python: Blob
+) -> None:
+    project = based("python:3.11")
+    publish(hub, project.store, "python:3.11", [debian, python])
+    write_sources(project.root / "mine", own_backend("mine", before="os.stat('/usr/local/bin')"))
+    project.edit("pyproject.toml", "dependencies = []", 'dependencies = ["mine"]')
+    with (project.root / "pyproject.toml").open("a") as file:
+        file.write('\n[tool.packager.build-from]\nmine = "mine"\n')
+    assert "mine 1.0 of mine" in locked(project, hub)
+    assert (project.root / "built-wheels" / "mine-1.0-py3-none-any.whl").exists()
+    assert "kept" in locked(project, hub)
 
 
 @pytest.mark.whole

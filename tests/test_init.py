@@ -224,6 +224,7 @@ def test_requirements_lose_hashes_options_and_comments(study: Path) -> None:
     text = render(report)
     for line in ("line 2", "line 8", "line 9 (local)", "line 10"):
         assert f"requirements.txt, {line}: left out of project.dependencies" in text
+    assert "[tool.packager.build-from]" in text
     assert "secret" not in text
     assert "token" not in text
 

@@ -97,6 +97,11 @@ def test_an_sdist_is_built_once_and_a_clone_needs_no_more_than_the_repository(
     assert [one["name"] for one in built["requires"]] == ["flit-core"]
     assert "kept" in locked(project)
     assert read_lock(project) == lock
+    text = (project.root / "packager.lock").read_text()
+    for damage in ((built["sha256"], "short"), ("[[built]]\n", "[[built]]\nplace = 'x'\n")):
+        (project.root / "packager.lock").write_text(text.replace(*damage))
+        assert "damaged: ValueError: built: " in refused(project, ClaimError, "lock", "--check")
+    (project.root / "packager.lock").write_text(text)
 
     git(project.root, "init", "-q")
     git(project.root, "add", "-A")

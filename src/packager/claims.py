@@ -17,7 +17,7 @@ from packager.files import canonical_json
 from packager.layers import tar, tree
 from packager.lock import lockfile
 from packager.lock.lockfile import Lock
-from packager.project import SDIST, Project, is_folder
+from packager.project import HERE, SDIST, Project, is_folder
 from packager.runtime.packager_runtime.facts import InputError, Recording
 from packager.runtime.packager_runtime.facts import read_examples as read_recording
 from packager.runtime.packager_runtime.tables import check
@@ -165,7 +165,8 @@ def check_sources(project: Project, lock: Lock, scratch: tree.Scratch = Temporar
             digest.update(chunk)
         if digest.hexdigest() != built.sha256:
             raise ClaimError(
-                f"the lock is stale: {folder} is not what {built.name} was built from",
+                f"the lock is stale: {'the code' if folder == HERE else folder} is not what "
+                f"{built.name} was built from",
                 where=lockfile.FILE,
                 hint="packager lock builds it again.",
             )

@@ -274,6 +274,11 @@ def _dependencies(root: Path, remarks: list[str]) -> tuple[Any, Finding]:
             array.extend(kept)
             array.multiline(bool(kept))
             remarks += [f"{name}, {what}: left out of project.dependencies" for what in left_out]
+            if left_out:
+                remarks.append(
+                    "of a folder or a commit, project.dependencies takes the name, and "
+                    "[tool.packager.build-from] what its wheel is built from"
+                )
             remarks.append("packager lock writes requirements.txt anew from project.dependencies")
             return array, Finding("dependencies", f"{len(kept)}", f"from {name}")
     remarks.append("project.dependencies is empty: list what the model needs to predict")

@@ -138,9 +138,9 @@ def make(
     for name, data in requirements.items():
         _set_aside(project.root / name, reporter)
         replace_file(project.root / name, data)
-    _keep_wheels(project, lock, old, blobs, reporter)
+    _keep_wheels(project, lock, blobs, reporter)
     lockfile.write(project.root, lock)
-    return _moves(old, lock) if old else []
+    return _moved(project, old, lock) if old else []
 
 
 def _check_platform(
@@ -170,20 +170,15 @@ def _refuse_unused(lock: Lock) -> None:
 
 
 def _keep_wheels(
-    project: Project, lock: Lock, old: Lock | None, blobs: Mapping[str, Blob], reporter: Reporter
+    project: Project, lock: Lock, blobs: Mapping[str, Blob], reporter: Reporter
 ) -> None:
-    """Keep what was built in the repository, and nothing of it that the lock no longer names."""
-    folder = project.root / lockfile.BUILT
-    files = {one.file: blobs[one.sha256].path for one in lock.built_wheels}
-    for past in old.built_wheels if old else ():
-        if past.file not in files:
-            (folder / past.file).unlink(missing_ok=True)
-    for file, path in files.items():
-        folder.mkdir(exist_ok=True)
-        data = path.read_bytes()
-        if not (folder / file).is_file() or (folder / file).read_bytes() != data:
-            replace_file(folder / file, data)
-            reporter.note(f"{lockfile.BUILT}/{file} is new: commit it with the lock")
+    """Keep what was built in the repository, for no index has it."""
+    for one in lock.built_wheels:
+        path, data = project.root / lockfile.BUILT / one.file, blobs[one.sha256].path.read_bytes()
+        if not path.is_file() or path.read_bytes() != data:
+            path.parent.mkdir(exist_ok=True)
+            replace_file(path, data)
+            reporter.note(f"{lockfile.BUILT}/{one.file} is new: commit it with the lock")
 
 
 def _place(made: Sequence[Made], work: Path, store: Store) -> None:
@@ -415,6 +410,15 @@ def _elf_files(entries: Iterable[Entry], scratch: Path) -> Iterator[ElfFile]:
             facts = elf.needed(copy)
         if facts:
             yield ElfFile(entry.path, entry.owner, facts)
+
+
+def _moved(project: Project, old: Lock, new: Lock) -> list[str]:
+    """Remove what was built and is no longer locked; say what changed between two locks."""
+    files = {one.file for one in new.built_wheels}
+    for one in old.built_wheels:
+        if one.file not in files:
+            (project.root / lockfile.BUILT / one.file).unlink(missing_ok=True)
+    return _moves(old, new)
 
 
 def _moves(old: Lock, new: Lock) -> list[str]:

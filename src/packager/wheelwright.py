@@ -18,7 +18,13 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from packager import git
-from packager.errors import ClaimError, HostError, PackagerError, UsageError
+from packager.errors import (
+    ClaimError,
+    HostError,
+    PackagerError,
+    UsageError,
+    without_credentials,
+)
 from packager.layers import making, tar, tree
 from packager.layers.bytecode import Work
 from packager.layers.making import Layer
@@ -198,8 +204,8 @@ class _Bench:
             try:
                 data = git.archive(address, commit, scratch)
             except HostError as error:
-                what = f"commit {commit} cannot be had"
-                raise HostError(what, where=address, hint=error.hint) from None
+                what, where = f"commit {commit} cannot be had", without_credentials(address)
+                raise HostError(what, where=where, hint=error.hint) from None
             blob = self.store.add(lambda out: out.write(data))
         return _Source(name, f"git@{commit}", _TAR, blob)
 

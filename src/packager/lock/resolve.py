@@ -184,7 +184,7 @@ def _without_places(text: str) -> str:
     """Drop a resolver's own header and any address that it wrote."""
     lines = [line for line in text.splitlines() if not line.startswith(("#", "--"))]
     body = "\n".join(lines).replace("-r pyproject.toml.in", "pyproject.toml")
-    body = re.sub(r"(?m)^(\S+) @ file:\S*/[^-/]+-([^-/]+)-[^/]+\.whl", _as_version, body)
+    body = re.sub(r"(?m)^(\S+) @ file:\S*/[^-/\s]+-([^-/\s]+)-[^/\s]+\.whl", _as_version, body)
     return body.strip() + "\n" if body.strip() else ""
 
 

@@ -71,9 +71,9 @@ def read_lock(project: Tiny) -> dict[str, Any]:
     return tomllib.loads((project.root / "packager.lock").read_text())
 
 
-def pins(project: Tiny) -> dict[str, str]:
-    data = (project.root / "requirements.txt").read_bytes()
-    return {pin.name: pin.version for pin in read_requirements(data, "requirements.txt")}
+def pins(project: Tiny, file: str = "requirements.txt") -> dict[str, str]:
+    data = (project.root / file).read_bytes()
+    return {pin.name: pin.version for pin in read_requirements(data, file)}
 
 
 def forget(project: Tiny, sha256: str) -> None:
@@ -143,8 +143,11 @@ def test_a_folder_is_built_again_when_it_changes_whatever_an_index_has_of_that_n
     taken = make_wheel("mine", "9.0", {"mine.py": b"STOLEN = True"}, folder=tmp_path / "links")
     make_wheel("wants-mine", requires=("mine>=1",), folder=taken.parent)
     settings = f'resolver = "{resolver}"\nfind-links = ["{taken.parent}"]'
+    extra = '[project.optional-dependencies]\ndev = ["mine>=1"]\n\n[tool.packager]'
+    project.edit("pyproject.toml", "[tool.packager]", extra)
     depend(project, "wants-mine", settings=settings, mine="libs/mine")
     locked(project)
+    assert pins(project, "requirements-dev.txt") == {"mine": "1.0", "wants-mine": "1.0"}
     assert pins(project) == {"mine": "1.0", "wants-mine": "1.0"}
     [wheel] = (project.root / "built-wheels").iterdir()
     assert b"BUILT_BY = 65532" in wheel.read_bytes()

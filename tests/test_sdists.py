@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tomllib
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,7 +139,7 @@ def test_a_folder_is_built_again_when_it_changes_whatever_an_index_has_of_that_n
     resolver: str, project: Tiny, tmp_path: Path, make_wheel: WheelMaker
 ) -> None:
     folder = write_sources(project.root / "libs" / "mine", own_backend("mine"))
-    taken = make_wheel("mine", "9.0", {"mine.py": b"STOLEN = True"}, folder=tmp_path / "links")
+    taken = make_wheel("mine", "999.0", {"mine.py": b"STOLEN = True"}, folder=tmp_path / "links")
     make_wheel("wants-mine", requires=("mine>=1",), folder=taken.parent)
     settings = f'resolver = "{resolver}"\nfind-links = ["{taken.parent}"]'
     extra = '[project.optional-dependencies]\ndev = ["mine>=1"]\n\n[tool.packager]'
@@ -165,7 +164,7 @@ def test_a_folder_is_built_again_when_it_changes_whatever_an_index_has_of_that_n
         "mine-1.1-py3-none-any.whl"
     ]
     project.edit("pyproject.toml", 'mine = "libs/mine"\n', "")
-    assert "mine 1.1 became 9.0" in locked(project)
+    assert "mine 1.1 became 999.0" in locked(project)
     assert not [*(project.root / "built-wheels").iterdir()]
 
 
@@ -191,7 +190,12 @@ def test_a_commit_is_built_and_its_repository_s_address_is_in_no_lock(
 
 
 UNFIT = {
-    "the network": ("import urllib.request as r; r.urlopen({address!r})", "[]", "urlopen error"),
+    "the network": (
+        "import socket; found = [name for _, name in socket.if_nameindex()]; "
+        "assert found != ['lo'], f'nothing but {found}'",
+        "[]",
+        "nothing but ['lo']",
+    ),
     "another name": ("global NAME; NAME = 'other'", "[]", "gives a wheel of other, not of mine"),
     "a way out": ("global NAME; NAME = '../../mine'", "[]", "build failed"),
     "an option": ("pass", "['--index-url=http://127.0.0.1:9/']", "cannot be locked"),
@@ -208,12 +212,8 @@ QUICK = ("the network", "another name", "an option")
     "what",
     [one if one in QUICK else pytest.param(one, marks=pytest.mark.whole) for one in UNFIT],
 )
-def test_a_build_that_does_what_it_must_not_is_refused(
-    what: str, project: Tiny, index: SimpleIndex
-) -> None:
+def test_a_build_that_does_what_it_must_not_is_refused(what: str, project: Tiny) -> None:
     before, requires, said = UNFIT[what]
-    assert urllib.request.urlopen(index.address + "/pure-thing/").status == 200
-    before = before.format(address=f"{index.address}/pure-thing/")
     made = own_backend("mine", before=before, requires=requires)
     write_sources(project.root / "mine", made)
     depend(project, "mine", mine="mine")

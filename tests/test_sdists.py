@@ -226,6 +226,17 @@ def test_what_nothing_requires_is_not_kept(project: Tiny) -> None:
     assert "nothing requires mine" in refused(project, ClaimError)
 
 
+def test_a_lock_that_lost_a_wheel_that_was_built_is_made_whole_again(project: Tiny) -> None:
+    write_sources(project.root / "mine", own_backend("mine"))
+    depend(project, "mine", mine="mine")
+    locked(project)
+    whole = (project.root / "packager.lock").read_text()
+    start, end = whole.index("[[wheel]]"), whole.index("[[built]]")
+    (project.root / "packager.lock").write_text(whole[:start] + whole[end:])
+    assert "built" in locked(project)
+    assert (project.root / "packager.lock").read_text() == whole
+
+
 def test_an_sdist_that_is_not_what_its_page_says_is_not_built(
     project: Tiny, index: SimpleIndex, tmp_path: Path
 ) -> None:

@@ -122,6 +122,8 @@ def _known(project: Project, old: Lock, store: Store) -> dict[str, Made]:
     found = {}
     for built in (one for one in old.built if one.name in unmoved):
         pins = tuple(wheel for wheel in old.built_wheels if wheel.name == built.name)
+        if {one for pin in pins for one in pin.platforms} != {*project.platforms}:
+            continue  # somebody edited the lock
         with contextlib.suppress(PackagerError):  # what is lost is built again
             store.fetch(places.wheels(pins, indexes, project.root / BUILT))
             found[built.name] = Made(built, pins)

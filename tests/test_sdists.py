@@ -112,12 +112,14 @@ def test_an_sdist_is_built_once_and_a_clone_needs_no_more_than_the_repository(
     output = ("--no-load", "-o", str(tmp_path / "image.tar"))
     there.unlink()
     assert f"{wheel['file']}: could not be fetched" in refused(clone, HostError, "build", *output)
+    offline = ("build", "--offline", *output)
+    assert f"nobody is asked for it: {wheel['file']}" in refused(clone, HostError, *offline)
     there.write_bytes(kept.read_bytes() + b"\0")
     for words in (("build", *output), ("lock", "--check")):
         assert "is not the wheel that was built" in refused(clone, ClaimError, *words)
     there.write_bytes(kept.read_bytes())
     clone.edit("pyproject.toml", index.address, "http://127.0.0.1:9/")
-    assert [one["role"] for one in clone.built(*output)["layers"]].count("wheels") == 1
+    assert [one["role"] for one in clone.built(*offline[1:])["layers"]].count("wheels") == 1
 
 
 def test_what_has_no_wheel_is_refused_with_the_line_that_has_it_built(

@@ -24,6 +24,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -75,6 +76,8 @@ class Wanted:
         Gives the addresses where they may be found, best first; asked only when needed.
     login : AuthBase, optional
         Sent to those addresses in place of one from the user's netrc.
+    beside : Path, optional
+        The file of the repository that should hold them; other places count where it does not.
     """
 
     sha256: str
@@ -82,6 +85,7 @@ class Wanted:
     label: str
     places: Callable[[], Iterable[str]]
     login: AuthBase | None = None
+    beside: Path | None = None
 
 
 class Store:
@@ -259,7 +263,8 @@ class Store:
             When something is missing and nobody may be asked for it.
         """
         unique = {one.sha256: one for one in wanted}
-        found = {sha: _there(blob) for sha in unique if (blob := self.get(sha))}
+        blobs = ((sha, self.get(sha) or self._beside(one)) for sha, one in unique.items())
+        found = {sha: _there(blob) for sha, blob in blobs if blob}
         missing = [one for sha, one in unique.items() if sha not in found]
         if not missing:
             yield found
@@ -270,6 +275,14 @@ class Store:
 
         with Downloads(self, missing, step) as arriving:
             yield found | arriving
+
+    def _beside(self, wanted: Wanted) -> Blob | None:
+        """Take what lies in the repository, if it is that."""
+        if wanted.beside is None or not wanted.beside.is_file():
+            return None
+        with wanted.beside.open("rb") as stream:
+            blob = self.add(partial(shutil.copyfileobj, stream))
+        return blob if blob.sha256 == wanted.sha256 else None
 
     @property
     def session(self) -> requests.Session:

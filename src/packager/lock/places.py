@@ -30,14 +30,9 @@ def wanted(project: Project, lock: Lock, platform: str, store: Store) -> Iterato
 
 def wheels(pins: Iterable[WheelPin], indexes: Indexes, folder: Path) -> Iterator[Wanted]:
     """List wheels, each with its place: the folder of those that were built, or the indexes'."""
-
-    def places(pin: WheelPin) -> Iterator[str]:
-        if (built := folder / pin.file).is_file():
-            yield built.as_uri()
-        yield from indexes.places(pin.name, pin.file)
-
     for pin in pins:
-        yield Wanted(pin.sha256, pin.size, pin.file, partial(places, pin))
+        places = partial(indexes.places, pin.name, pin.file)
+        yield Wanted(pin.sha256, pin.size, pin.file, places, beside=folder / pin.file)
 
 
 def packages(pins: DebianPins, mirror: str) -> Iterator[Wanted]:

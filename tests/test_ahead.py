@@ -219,7 +219,7 @@ NO_SDK = """
 import sys
 from packager import cli
 try:
-    cli.main()
+    cli.run()
 finally:
     print(*sorted({"docker", "requests", "pydantic", "installer", "filelock"} & set(sys.modules)),
           file=sys.stderr)

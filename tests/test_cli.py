@@ -360,3 +360,40 @@ def test_a_program_for_another_machine_is_reported_as_such(foreign: str, engine:
         smoke.replay(engine, foreign)
     assert "--no-smoke" in caught.value.hint
     assert "emulation" in caught.value.hint
+
+
+def test_a_full_disk_behind_standard_output_is_said_once() -> None:
+    with Path("/dev/full").open("wb") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "packager", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert run.returncode == HostError.exit_code
+    assert run.stderr == "error: standard output: cannot be written: No space left on device\n"
+
+
+ENDING = """
+import atexit, sys
+from packager import cli
+class Kept:
+    def __del__(self):
+        print("taken apart")
+kept = Kept()
+atexit.register(print, "tidied up")
+sys.argv = ["packager", "--version"]
+cli.{0}()
+"""
+
+
+@pytest.mark.parametrize(("way", "says"), [("main", []), ("run", ["taken apart"])])
+def test_an_interpreter_is_not_taken_apart_under_threads_that_still_listen(
+    way: str, says: list[str]
+) -> None:
+    # Python, left to itself, does it: now and then a build that failed early crashed so.
+    run = subprocess.run(
+        [sys.executable, "-c", ENDING.format(way)], check=True, capture_output=True, text=True
+    )
+    assert run.stdout.splitlines()[1:] == ["tidied up", *says]

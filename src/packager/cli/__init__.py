@@ -22,13 +22,13 @@ import click
 
 from packager import __version__
 from packager.cli.shared import Context
-from packager.errors import PackagerError
+from packager.errors import HostError, PackagerError
 from packager.reporter import printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["cli", "main"]
+__all__ = ["cli", "main", "run"]
 
 _COMMANDS = (
     *("init", "lock", "build", "bundle", "push", "export", "cards", "smoke", "predict"),
@@ -92,11 +92,17 @@ def cli(context: click.Context, folder: Path, color: bool) -> None:
 class _Output(io.FileIO):
     """Standard output whose reader may leave early, as `head` does: the work goes on."""
 
+    told = False
+
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write, or do as if."""
+        """Write, or do as if; other trouble than a reader's leave is told once."""
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if not self.told and not isinstance(error, BrokenPipeError):
+                self.told = True
+                what = f"cannot be written: {error.strerror}"
+                raise HostError(what, where="standard output") from None
             return memoryview(data).nbytes
 
 
@@ -134,26 +140,40 @@ def _print_error(error: PackagerError) -> None:
     click.echo(f"{heading} {printable(str(error))}", err=True, color=False if plain else None)
 
 
+def run() -> int:
+    """Run the command line, and give its exit code; errors made for users end in a message."""
+    try:
+        cli(standalone_mode=False)
+        if sys.stdout:
+            sys.stdout.flush()
+    except PackagerError as error:
+        _print_json_error(error.what, error.where, error.hint)
+        _print_error(error)
+        return error.exit_code
+    except click.ClickException as error:
+        _print_json_error(error.format_message(), "command line", "packager --help")
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return _INTERRUPTED
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
 def main() -> NoReturn:
-    """Run the command line; errors made for users end here, in a message and an exit code."""
+    """Run the command line as a program of its own."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _outlive_the_reader()
     _bound_memory()
     # Nearly all that is made here lives until it is used up, and to look through it again and
     # again for circles took a twelfth of a build's processor time.
     gc.set_threshold(_GARBAGE)
-    atexit.register(gc.freeze)  # nor look through all once more before the system takes it back
-    try:
-        cli(standalone_mode=False)
-    except PackagerError as error:
-        _print_json_error(error.what, error.where, error.hint)
-        _print_error(error)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        _print_json_error(error.format_message(), "command line", "packager --help")
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        sys.exit(_INTERRUPTED)
-    sys.exit(0)
+    code = run()
+    atexit._run_exitfuncs()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    # Threads that nobody waits for may still listen to a server: an interpreter that is taken
+    # apart under them crashes now and then, and to take it apart takes a tenth of a small build.
+    os._exit(code)

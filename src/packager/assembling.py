@@ -170,8 +170,10 @@ def prepare(inputs: Inputs, store: Store) -> Work:
     """Plan an image, and look up which of its layers the store has."""
     plan = Plan(inputs.project, inputs.lock, inputs.platform, store)
     recipes = plan.recipes(inputs.model, inputs.code, _facts(inputs))
-    root = plan.root
-    found = making.find([*recipes, *([root] if root else [])], store)
+    found = making.find(recipes, store)
+    root = plan.root if making.compiles(recipes, found) else None
+    if root:
+        found |= making.find([root], store)
     return Work(inputs, plan, recipes, root, found)
 
 
@@ -253,7 +255,7 @@ def _facts(inputs: Inputs) -> dict[str, bytes]:
 def _wanted(work: Work, store: Store) -> Iterable[Wanted]:
     """List what is to be fetched, what lies lowest in the image first."""
     inputs, plan = work.inputs, work.plan
-    needed = making.needs(work.recipes, work.found)
+    needed = making.needs([*work.recipes, *([work.root] if work.root else [])], work.found)
     if plan.reads_wheels(inputs.code):
         needed |= {pin.sha256 for pin in plan.pins}
     if not needed:
@@ -264,7 +266,11 @@ def _wanted(work: Work, store: Store) -> Iterable[Wanted]:
         pip.ask()  # while this program reads the network's libraries
     from packager.lock import places
 
-    named = places.wanted(inputs.project, inputs.lock, inputs.platform, store)
+    project, lock = inputs.project, inputs.lock
+    named = [
+        *places.wanted(project, lock, inputs.platform, store),
+        *places.base(project, lock, plan.compiles_on, store),
+    ]
     found = {one.sha256: one for one in named}
     return [found[sha256] for sha256 in plan.order if sha256 in needed]
 

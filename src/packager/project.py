@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BASES",
+    "MACHINES",
     "PLATFORMS",
     "PREFIXES",
     "SERVER",
@@ -38,6 +39,9 @@ _GLIBC = {"debian:bookworm": 36, "debian:trixie": 41}
 
 PLATFORMS = {"linux/amd64": "amd64", "linux/arm64": "arm64"}
 """Each platform an image can be made for, and its name in Debian and in OCI."""
+
+MACHINES = {"linux/amd64": {"x86_64", "AMD64"}, "linux/arm64": {"aarch64", "arm64"}}
+"""What hosts call the machine of each platform."""
 
 SERVER = ("httptools>=0.6.4", "uvicorn>=0.34")
 """What an image needs besides, so that its model can be asked over HTTP."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -74,6 +74,11 @@ class Lock:
     def platforms(self) -> list[str]:
         """What it was made for."""
         return [*self.debian, *self.images]
+
+    def base_of(self, platform: str) -> Sequence[DebPin | LayerPin]:
+        """List the files that the base of one platform is made of."""
+        image = self.images.get(platform)
+        return image.layers if image else self.debian[platform].packages
 
     def wheels_for(self, platform: str) -> list[WheelPin]:
         """List the wheels that go into the image of one platform."""

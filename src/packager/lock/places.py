@@ -11,12 +11,17 @@ from packager.lock.lockfile import Lock, WheelPin
 from packager.project import Project
 from packager.store import Store, Wanted
 
-__all__ = ["packages", "wanted", "wheels"]
+__all__ = ["base", "packages", "wanted", "wheels"]
 
 
 def wanted(project: Project, lock: Lock, platform: str, store: Store) -> Iterator[Wanted]:
     """List what a lock names for a platform, each with its places, asked only when needed."""
     yield from wheels(lock.wheels_for(platform), Indexes(lambda: store.session, project.hints))
+    yield from base(project, lock, platform, store)
+
+
+def base(project: Project, lock: Lock, platform: str, store: Store) -> Iterator[Wanted]:
+    """List what the base of a platform is made of, as `wanted` does."""
     if pins := lock.images.get(platform):
         from packager.lock import registry
 

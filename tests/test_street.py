@@ -35,6 +35,7 @@ FLOORS = [
         ),
         *("cards", "markers", "metrics", "questions", "citation"),
         *("predicting", "rows", "serving", "basing", "exporting", "memory", "bundle"),
+        *("indexing", "local_base", "attaching"),
     ],
     ["console", "cli", "__main__"],
 ]

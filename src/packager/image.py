@@ -23,6 +23,7 @@ from packager.store import Blob, Store
 __all__ = [
     "COMPRESSED_BY",
     "CREATED",
+    "INDEX",
     "LABEL",
     "LABEL_BARE",
     "LABEL_BASE",
@@ -36,6 +37,7 @@ __all__ = [
     "Manifest",
     "assemble",
     "bare",
+    "index_of",
     "labels",
     "manifest_of",
 ]
@@ -55,6 +57,9 @@ LABEL_REPRODUCIBLE = f"{LABEL}.reproducible"
 """Only where it is false: an image that was built from a Dockerfile."""
 
 COMPRESSED_BY = f"{LABEL}.compressor"
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+"""The media type of what names several images."""
 
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -235,6 +240,23 @@ def manifest_of(image: Image, store: Store) -> Manifest:
     )
     descriptor = Descriptor(_MANIFEST, hashlib.sha256(data).hexdigest(), len(data))
     return Manifest(data, descriptor, layers)
+
+
+def index_of(manifests: Mapping[str, Descriptor]) -> bytes:
+    """Write an index of one image's manifests, each for its platform."""
+    return canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": INDEX,
+            "manifests": [
+                {
+                    **manifests[platform].as_json(),
+                    "platform": {"architecture": PLATFORMS[platform], "os": "linux"},
+                }
+                for platform in sorted(manifests)
+            ],
+        }
+    )
 
 
 def _compressed(layer: Blob, store: Store) -> Blob:

@@ -234,8 +234,8 @@ class Repository:
         label = f"sha256:{sha256[:12]}… of {self.name}"
         return Wanted(sha256, size, label, lambda: [address], self.login)
 
-    def put(self, data: bytes, media_type: str, tag: str) -> None:
-        """Store a manifest under a tag, once all that it names is there, and read it back.
+    def put(self, data: bytes, media_type: str, name: str) -> None:
+        """Store a manifest under a tag or its digest, once all it names is there; read it back.
 
         Raises
         ------
@@ -244,14 +244,14 @@ class Repository:
         HostError
             When it refuses the manifest, or stops answering.
         """
-        place = self._at(f"manifests/{tag}")
+        place = self._at(f"manifests/{name}")
         with self._trouble():
             kind = {"Content-Type": media_type}
             self._accepted(self._ask("PUT", place, data=data, headers=kind))
             found = self._accepted(self._ask("GET", place, headers={"Accept": media_type})).content
         if found != data:
             raise ClaimError(
-                f"holds the manifest sha256:{hashlib.sha256(found).hexdigest()} as {tag}, and "
+                f"holds the manifest sha256:{hashlib.sha256(found).hexdigest()} as {name}, and "
                 f"sha256:{hashlib.sha256(data).hexdigest()} was sent",
                 where=self.name,
                 hint="Either somebody else pushed this tag just now, or it changes manifests.",

@@ -22,7 +22,7 @@ from packager.layers.making import Layer, Recipe
 from packager.layers.plan import Plan
 from packager.lock import lockfile
 from packager.lock.lockfile import Lock
-from packager.project import Project
+from packager.project import Project, transport
 from packager.reporter import Reporter, Silent, human_size
 from packager.runtime.packager_runtime.facts import FORMAT
 from packager.store import Blob, Store, Wanted
@@ -267,12 +267,24 @@ def _wanted(work: Work, store: Store) -> Iterable[Wanted]:
     from packager.lock import places
 
     project, lock = inputs.project, inputs.lock
+    if transport(project.base)[0]:
+        _bring_base(work, needed, store)
     named = [
         *places.wanted(project, lock, inputs.platform, store),
         *places.base(project, lock, plan.compiles_on, store),
     ]
     found = {one.sha256: one for one in named}
     return [found[sha256] for sha256 in plan.order if sha256 in needed]
+
+
+def _bring_base(work: Work, needed: set[str], store: Store) -> None:
+    """Bring what is needed of a base that is in no registry from where it is."""
+    from packager import local_base
+
+    project, images = work.inputs.project, work.inputs.lock.images
+    for platform in {work.inputs.platform, work.plan.compiles_on}:
+        if needed.intersection(layer.sha256 for layer in images[platform].layers):
+            local_base.bring(project, platform, images[platform], store)
 
 
 def _inputs_digest(

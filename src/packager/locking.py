@@ -102,7 +102,7 @@ def make(
         resolving = _resolving(project, work, upgrade, kept, aside)
         bases = {} if images else _bases(project, store, stays)
         contents = {platform: _base(project, bases[platform], store) for platform in bases} | {
-            platform: _image(project, images[platform], store) for platform in images
+            platform: _image(project, platform, images[platform], store) for platform in images
         }
         pins = read_requirements(resolving[_IMAGE].result(), _IMAGE)
         state = "kept" if _IMAGE in kept else resolver
@@ -188,7 +188,7 @@ def _images(
     """Pin a base that is an image; the old pins stay while its name does."""
     keep = old.images if old and old.inputs.get("base") == project.base else {}
     images = {
-        platform: keep.get(platform) or basing.pin(project.base, platform, store)
+        platform: keep.get(platform) or basing.pin(project, platform, store)
         for platform in project.platforms
     }
     offers = {pins.target for pins in images.values()}
@@ -206,12 +206,12 @@ def _images(
     return replace(project, target=target), images
 
 
-def _image(project: Project, pins: ImagePins, store: Store) -> _Contents:
+def _image(project: Project, platform: str, pins: ImagePins, store: Store) -> _Contents:
     """List what a base that is an image holds; that its own programs run is its maker's claim."""
     key = hashlib.sha256(canonical_json([_CONTENTS, asdict(pins)])).hexdigest()
     noted = store.note("root", key)
     if noted is None:
-        found = basing.contents(project.base, pins, store)
+        found = basing.contents(project, platform, pins, store)
         noted = {"paths": sorted(found), "folders": library_folders(found)}
         store.write_note("root", key, noted)
     return _Contents(noted["paths"], [], noted["folders"])

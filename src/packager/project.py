@@ -21,16 +21,21 @@ __all__ = [
     "PLATFORMS",
     "PREFIXES",
     "SERVER",
+    "TRANSPORTS",
     "Hints",
     "Project",
     "Target",
     "find_root",
     "load",
     "minor",
+    "transport",
 ]
 
 BASES = {"debian:bookworm": "3.11.2", "debian:trixie": "3.13.5"}
 """Each base that can be assembled, and the CPython that it holds, which Debian never changes."""
+
+TRANSPORTS = ("docker-archive", "docker-daemon", "oci", "oci-archive")
+"""What a base begins with that is an image in no registry, in the words of skopeo and podman."""
 
 PREFIXES = ("usr/local", "usr")
 """What the Python of an image may be installed below."""
@@ -136,6 +141,12 @@ class Project:
 def minor(version: str) -> str:
     """Cut a version of CPython to the part that packages and paths are named by: ``"3.11"``."""
     return version.rpartition(".")[0]
+
+
+def transport(base: str) -> tuple[str, str]:
+    """Split the name of a base that is in no registry into how and where; else both are empty."""
+    how, _, where = base.partition(":")
+    return (how, where) if how in TRANSPORTS else ("", "")
 
 
 def find_root(start: Path) -> Path:

@@ -329,8 +329,8 @@ def _make(recipe: Recipe, bench: Bench, store: Store) -> Layer:
         if recipe.unpacks:
             from packager.layers import image_root
 
-            packed = bench.path(recipe.needs[0])
-            blob = image_root.unpacked(packed, recipe.unpacks, store, recipe.what)
+            unpack = partial(image_root.unpack, bench.path(recipe.needs[0]), owner=recipe.what)
+            blob = image_root.unpacked(unpack, recipe.unpacks, store, recipe.what)
             bench.made[recipe.key] = blob
             return _layer(recipe, blob, cached=False)
         entries = tar.merge(recipe.entries(bench))

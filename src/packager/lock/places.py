@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from packager.lock.debian_pins import DebianPins
+from packager.lock.image_pins import LayerPin
 from packager.lock.indexes import Indexes
 from packager.lock.lockfile import Lock, WheelPin
-from packager.project import Project
+from packager.project import Project, transport
 from packager.store import Store, Wanted
 
-__all__ = ["base", "packages", "wanted", "wheels"]
+__all__ = ["base", "layers", "packages", "wanted", "wheels"]
 
 
 def wanted(project: Project, lock: Lock, platform: str, store: Store) -> Iterator[Wanted]:
@@ -23,12 +24,21 @@ def wanted(project: Project, lock: Lock, platform: str, store: Store) -> Iterato
 def base(project: Project, lock: Lock, platform: str, store: Store) -> Iterator[Wanted]:
     """List what the base of a platform is made of, as `wanted` does."""
     if pins := lock.images.get(platform):
-        from packager.lock import registry
-
-        named = [(layer.sha256, layer.size) for layer in pins.layers]
-        yield from registry.wanted(project.base, named, lambda: store.session)
+        yield from layers(project, pins.layers, store)
     else:
         yield from packages(lock.debian[platform], project.hints.debian_mirror)
+
+
+def layers(project: Project, pins: Iterable[LayerPin], store: Store) -> Iterator[Wanted]:
+    """List a base's layers, each with its place; those in no registry are in the store, or lost."""
+    from packager.lock import registry
+
+    if transport(project.base)[0]:
+        for pin in pins:
+            yield Wanted(pin.sha256, pin.size, f"{project.base}: sha256:{pin.sha256}", list)
+    else:
+        named = [(pin.sha256, pin.size) for pin in pins]
+        yield from registry.wanted(project.base, named, lambda: store.session)
 
 
 def wheels(pins: Iterable[WheelPin], indexes: Indexes) -> Iterator[Wanted]:

@@ -94,8 +94,6 @@ def manifest(base: str, data: bytes) -> Found:
     with _reading(base):
         document = json.loads(data)
         layers = tuple(_blob(layer) for layer in document["layers"])
-        if not 0 < len(layers) <= _MOST_LAYERS:
-            raise ValueError(f"it has {len(layers)} layers, and may have {_MOST_LAYERS}")
         return Found(hashlib.sha256(data).hexdigest(), _blob(document["config"]), layers)
 
 
@@ -120,6 +118,8 @@ def config(base: str, data: bytes, platform: str, layers: int) -> Config:
         told = json.loads(data)
         if (told["os"], told["architecture"]) != ("linux", PLATFORMS[platform]):
             raise ValueError(f"it is for {told['os']}/{told['architecture']}, not for {platform}")
+        if not 0 < layers <= _MOST_LAYERS:
+            raise ValueError(f"it has {layers} layers, and may have {_MOST_LAYERS}")
         diff_ids = tuple(_hex(one) for one in told["rootfs"]["diff_ids"])
         if len(diff_ids) != layers:
             raise ValueError("its config and its manifest name other layers")

@@ -56,6 +56,11 @@ def image_of(
     return Image(name, "1", f"linux/{architecture}", canonical_json(config), made)
 
 
+def stand_on(project: Tiny, base: str) -> None:
+    """Have a project stand on an image, for tests that are not about bytecode."""
+    project.edit("pyproject.toml", '"debian:bookworm"', f'"{base}"\nbytecode = false')
+
+
 def depend(project: Tiny, wheel: Path) -> None:
     """Have a project require a wheel."""
     name = wheel.name.partition("-")[0]

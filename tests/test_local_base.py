@@ -3,67 +3,23 @@
 from __future__ import annotations
 
 import json
-import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bases import image_of, tar_blob
-from conftest import Tiny, write_tiny
+from bases import image_of, stand_on, tar_blob
+from conftest import Tiny
 from made_images import Made, member, tar, write_folder
 
 from packager.errors import UsageError
 from packager.image import Image, manifest_of
-from packager.outputs import archive
 from packager.outputs.engine import Engine
 from packager.outputs.opened import opened_as
 from packager.project import TRANSPORTS
-from packager.reference import Reference
 from packager.store import Blob, Store
 
 pytest_plugins = ["base_fixtures"]
 pytestmark = pytest.mark.xdist_group("push")  # the base's layers are made once
-
-NAME = Reference.parse("packager-tests-base:1")
-
-
-@pytest.fixture
-def project(tmp_path: Path, shared_store: Path) -> Tiny:
-    write_tiny(tmp_path / "local", "local")
-    return Tiny(tmp_path / "local", shared_store)
-
-
-@pytest.fixture
-def place(project: Tiny, engine: Engine) -> Iterator[Callable[[Image, str], str]]:
-    """Put an image where it is found in one of the ways; give the base's name."""
-    loaded = []
-
-    def put(image: Image, how: str) -> str:
-        store, file = Store(project.store), project.root / "base.tar"
-        if how.startswith("docker"):
-            engine.load(image)
-            engine.tag(image.id, NAME)
-            loaded.append(image.id)
-        if how == "docker-daemon":
-            return str(NAME)
-        if how == "docker-archive":
-            file.write_bytes(b"".join(engine.save(image.id)))
-            return "base.tar"
-        archive.write(file, image, manifest_of(image, store), NAME, {})
-        if how == "oci":
-            with tarfile.open(file) as members:
-                members.extractall(project.root / "base", filter="data")
-            file.unlink()
-            return "base"
-        return "base.tar"
-
-    yield put
-    for one in loaded:
-        engine.client.images.remove(one, force=True)
-
-
-def stand_on(project: Tiny, base: str) -> None:
-    project.edit("pyproject.toml", '"debian:bookworm"', f'"{base}"\nbytecode = false')
 
 
 def locked(project: Tiny, *words: str) -> str:

@@ -204,10 +204,6 @@ def test_what_the_project_needs_of_its_base_is_held_against_it(
         "pyproject.toml", "[tool.packager]", '[tool.packager]\nplatforms = ["linux/arm64"]'
     )
     assert "it is for linux/amd64, not for linux/arm64" in refused(project, hub)
-    project.edit("pyproject.toml", '["linux/arm64"]', '["linux/amd64"]\nos-packages = ["libgomp1"]')
-    run = project.run("lock", **hub.environment)
-    assert run.returncode == 2
-    assert "os-packages are for bases that are assembled" in run.stderr
 
 
 @pytest.mark.whole

@@ -18,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 from packager import basing, formats
 from packager.errors import ClaimError, HostError
 from packager.files import canonical_json, replace_file
-from packager.layers import deb, wheel
+from packager.layers import deb, debian_installed, wheel
 from packager.layers.image_root import library_folders, refuse_taken
 from packager.layers.site import Site
 from packager.layers.tar import Entry
@@ -100,9 +100,10 @@ def make(
     with store.scratch() as work, ThreadPoolExecutor(1) as aside:
         # A resolver is a process of its own; what needs no pins is done beside it.
         resolving = _resolving(project, work, upgrade, kept, aside)
-        bases = {} if images else _bases(project, store, stays)
-        contents = {platform: _base(project, bases[platform], store) for platform in bases} | {
-            platform: _image(project, platform, images[platform], store) for platform in images
+        debs = _debs(project, images, store, stays)
+        contents = {
+            platform: _below(project, platform, images.get(platform), debs.get(platform), store)
+            for platform in project.platforms
         }
         pins = read_requirements(resolving[_IMAGE].result(), _IMAGE)
         state = "kept" if _IMAGE in kept else resolver
@@ -113,20 +114,18 @@ def make(
         found = {one.sha256: _wheel(project, one, blobs[one.sha256], store) for one in chosen}
         for platform in project.platforms:
             fitting = [found[one.sha256] for one in chosen if platform in one.platforms]
-            _check_libraries(project, platform, [contents[platform], *fitting])
+            _check_libraries(project, platform, [*contents[platform], *fitting])
             if platform in images:
-                paths, names = {*contents[platform].paths}, [one.name for one in chosen]
+                paths, names = {*contents[platform][0].paths}, [one.name for one in chosen]
                 refuse_taken(paths, Site.of(project.offered), names, project.base)
-                base = f"{len(images[platform].layers)} layers of {project.base}"
-            else:
-                base = f"{len(bases[platform].packages)} packages"
+            base = _told(project, images.get(platform), debs.get(platform))
             counts = f"{len(fitting)} wheels, {base}"
             reporter.row("lock", f"{counts} for {platform}", "", "every library found")
         if _DEV in resolving:
             reporter.begin("resolve", "the development environment")
         requirements = {name: job.result() for name, job in resolving.items()}
     inputs = lockfile.inputs_of(project, requirements)
-    lock = Lock(inputs, chosen, bases, lockfile.tool_facts(), images)
+    lock = Lock(inputs, chosen, debs, lockfile.tool_facts(), images)
     # All at the end: a lock that cannot be completed leaves the old ones as they were.
     for name, data in requirements.items():
         _set_aside(project.root / name, reporter)
@@ -217,33 +216,68 @@ def _image(project: Project, platform: str, pins: ImagePins, store: Store) -> _C
     return _Contents(noted["paths"], [], noted["folders"])
 
 
-def _bases(project: Project, store: Store, old: Lock | None) -> Mapping[str, DebianPins]:
-    """Resolve each platform's base; the old one stays while what it was resolved for stays."""
+def _debs(
+    project: Project, images: Mapping[str, ImagePins], store: Store, old: Lock | None
+) -> Mapping[str, DebianPins]:
+    """Resolve Debian packages; the old ones stay while what they were resolved for stays."""
+    if images and not project.os_packages:
+        return {}
     inputs = lockfile.inputs_of(project, {})
     keep: Mapping[str, DebianPins] = {}
-    if old and all(old.inputs.get(key) == inputs[key] for key in ("base", "os-packages")):
+    same = old and all(old.inputs.get(key) == inputs[key] for key in ("base", "os-packages"))
+    if old and same and old.images == images:
         keep = old.debian
     return {
-        platform: keep.get(platform)
-        or debian.resolve(
-            project.base.partition(":")[2],
-            PLATFORMS[platform],
-            project.os_packages,
-            session=store.session,
-            mirror=project.hints.debian_mirror,
-        )
+        platform: keep.get(platform) or _resolved(project, platform, images.get(platform), store)
         for platform in project.platforms
     }
 
 
-def _base(project: Project, pins: DebianPins, store: Store) -> _Contents:
-    """Bring a base's packages home, and look into them."""
+def _resolved(project: Project, platform: str, image: ImagePins | None, store: Store) -> DebianPins:
+    """Choose the packages of a base, or those that one which is an image lacks."""
+    suite, installed = project.base.partition(":")[2], None
+    if image:
+        found = basing.contents(project, platform, image, store)
+        suite = debian_installed.suite(found, project.base)
+        installed = debian_installed.installed(found, project.base)
+    return debian.resolve(
+        suite,
+        PLATFORMS[platform],
+        project.os_packages,
+        session=store.session,
+        mirror=project.hints.debian_mirror,
+        installed=installed,
+    )
+
+
+def _below(
+    project: Project,
+    platform: str,
+    image: ImagePins | None,
+    debs: DebianPins | None,
+    store: Store,
+) -> list[_Contents]:
+    """Look into what is below the wheels: an image, Debian packages, or both, in this order."""
+    parts = [_image(project, platform, image, store)] if image else []
+    return [*parts, *([_packages(project, debs, store)] if debs else [])]
+
+
+def _told(project: Project, image: ImagePins | None, debs: DebianPins | None) -> str:
+    parts = [f"{len(image.layers)} layers of {project.base}"] if image else []
+    return ", ".join([*parts, *([f"{len(debs.packages)} packages"] if debs else [])])
+
+
+def _packages(project: Project, pins: DebianPins, store: Store) -> _Contents:
+    """Bring Debian packages home, and look into them."""
     blobs = store.fetch(places.packages(pins, project.hints.debian_mirror))
     debs = [(pin, blobs[pin.sha256].path) for pin in pins.packages]
     base = [pair for pair in debs if pair[0].role == "base"]
     extra = [pair for pair in debs if pair[0].role == "extra"]
 
     def entries(scratch: Path) -> list[Entry]:
+        if not base:  # what they find in an image makes no difference to what they need
+            machine = pins.architecture
+            return deb.image_entries([], extra, architecture=machine, scratch=scratch)
         made = deb.base_entries(base, python=project.python, scratch=scratch)
         return made + (deb.extra_entries(base, extra, scratch=scratch) if extra else [])
 
@@ -358,15 +392,15 @@ def _moves(old: Lock, new: Lock) -> list[str]:
         if (past := old.images.get(platform)) and past.manifest != pins.manifest:
             name, moved = new.inputs["base"], f"became sha256:{pins.manifest}"
             lines.append(f"{name} sha256:{past.manifest} {moved} ({platform})")
-    for platform in new.debian:
-        if platform in old.debian:
+    same_kind = bool(old.images) == bool(new.images)
+    for platform in new.platforms:
+        if platform not in old.platforms:
+            lines.append(f"{platform} is new")
+        elif same_kind:
             before, after = (
-                {pin.name: pin.version for pin in lock.debian[platform].packages}
-                for lock in (old, new)
+                {pin.name: pin.version for pin in lock.debs_of(platform)} for lock in (old, new)
             )
             lines += [f"{line} ({platform})" for line in _differences(before, after)]
-        else:
-            lines.append(f"{platform} is new")
     return lines
 
 

@@ -265,7 +265,7 @@ def _allows(specifiers: str, version: str, where: str) -> bool:
 
 
 def _check_base(settings: _Settings) -> None:
-    """Let a base be one that is assembled, or an image with nothing added to it."""
+    """Let a base be one that is assembled, or an image."""
     if settings.base in BASES:
         return
     where = f"{_FILE}: tool.packager.base"
@@ -280,12 +280,6 @@ def _check_base(settings: _Settings) -> None:
         Reference.parse(name, where=where)
         if at and not re.fullmatch("sha256:[0-9a-f]{64}", digest):
             raise UsageError(f"{digest!r} is no digest", where=where, hint=bases)
-    if settings.os_packages:
-        raise UsageError(
-            f"os-packages are for bases that are assembled, and {settings.base} is an image",
-            where=f"{_FILE}: tool.packager.os-packages",
-            hint=f"{bases}  Or use an image that has the packages.",
-        )
 
 
 def _check_local(how: str, place: str, where: str) -> None:

@@ -57,7 +57,7 @@ class Plan:
         self.project, self.lock, self.platform, self.store = project, lock, platform, store
         self.pins = lock.wheels_for(platform)
         self.image = lock.images.get(platform)
-        self.debs = () if self.image else lock.debian[platform].packages
+        self.debs = lock.debs_of(platform)
         self.compiles_on = _compiles_on(lock, platform)
         self.site = Site.of(project.offered)
         self._contents: dict[str, list[Entry]] = {}  # of wheels: layer, bytecode and check ask
@@ -122,9 +122,7 @@ class Plan:
         def entries(bench: Bench) -> list[Entry]:
             from packager.layers import image_root
 
-            stack = [bench.made[layer.key].path for layer in layers]
-            found = image_root.entries(stack, self.project.base)
-            return image_root.programs(found, target, PLATFORMS[platform])
+            return image_root.programs(self._stacked(layers, bench), target, PLATFORMS[platform])
 
         key = _key("root", asdict(target), [layer.unpacks for layer in layers])
         return Recipe("base", "its programs", key, 1, entries, parts=layers)
@@ -163,7 +161,28 @@ class Plan:
                     compiles=True,
                 )
             )
+        if self.debs:
+            layers = tuple(self._layers(self.image))
+
+            def entries(bench: Bench) -> list[Entry]:
+                root = self._stacked(layers, bench)
+                return _image_entries(root, self.debs, PLATFORMS[self.platform], bench)
+
+            recipes.append(
+                self._os_packages(
+                    ["image", [layer.unpacks for layer in layers]],
+                    entries,
+                    needs=tuple(pin.sha256 for pin in self.debs),
+                    parts=layers,
+                )
+            )
         return recipes
+
+    def _stacked(self, layers: Sequence[Recipe], bench: Bench) -> dict[str, Entry]:
+        from packager.layers import image_root
+
+        stack = [bench.made[layer.key].path for layer in layers]
+        return image_root.entries(stack, self.project.base)
 
     def reads_wheels(self, code: list[tuple[str, bytes]]) -> bool:
         """Tell whether `settle` or `check` will read the wheels, made into layers or not."""
@@ -227,7 +246,7 @@ class Plan:
     def _assembled(self, platform: str) -> Recipe:
         """Make the first layer of an image whose base is assembled."""
         python = self.project.python
-        base = [pin for pin in self.lock.debian[platform].packages if pin.role == "base"]
+        base = [pin for pin in self.lock.debs_of(platform) if pin.role == "base"]
         return Recipe(
             "base",
             f"{len(base)} packages",
@@ -262,16 +281,33 @@ class Plan:
             )
         if extra:
             recipes.append(
-                Recipe(
-                    "os-packages",
-                    ", ".join(pin.name for pin in extra),
-                    _key("os-packages", base_key, [pin.sha256 for pin in extra]),
-                    len(extra),
+                self._os_packages(
+                    [base_key],
                     lambda bench: _extra_entries(base, extra, bench),
                     needs=tuple(pin.sha256 for pin in [*base, *extra]),
                 )
             )
         return recipes
+
+    def _os_packages(
+        self,
+        below: list[Any],
+        entries: Callable[[Bench], list[Entry]],
+        *,
+        needs: tuple[str, ...],
+        parts: tuple[Recipe, ...] = (),
+    ) -> Recipe:
+        """Put packages of the project's own on top of a base."""
+        extra = [pin for pin in self.debs if pin.role == "extra"]
+        return Recipe(
+            "os-packages",
+            ", ".join(pin.name for pin in extra),
+            _key("os-packages", *below, [pin.sha256 for pin in extra]),
+            len(extra),
+            entries,
+            needs=needs,
+            parts=parts,
+        )
 
     def _wheels(self) -> list[Recipe]:
         big = self._big()
@@ -420,7 +456,7 @@ def _python_of(lock: Lock, platform: str) -> object:
         return image.target
     return [
         re.sub(r"\+b\d+$", "", pin.version)  # built again of the same source
-        for pin in lock.debian[platform].packages
+        for pin in lock.debs_of(platform)
         if re.fullmatch(r"python3\.\d+-minimal", pin.name)
     ]
 
@@ -439,6 +475,16 @@ def _extra_entries(base: Sequence[DebPin], extra: Sequence[DebPin], bench: Bench
     from packager.layers import deb
 
     return deb.extra_entries(_placed(base, bench), _placed(extra, bench), scratch=bench.scratch)
+
+
+def _image_entries(
+    root: Mapping[str, Entry], debs: Sequence[DebPin], architecture: str, bench: Bench
+) -> list[Entry]:
+    from packager.layers import deb
+
+    return deb.image_entries(
+        [*root.values()], _placed(debs, bench), architecture=architecture, scratch=bench.scratch
+    )
 
 
 def _placed(pins: Sequence[DebPin], bench: Bench) -> list[tuple[DebPin, Path]]:

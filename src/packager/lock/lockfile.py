@@ -61,7 +61,8 @@ class Lock:
     """What `packager.lock` says.
 
     `inputs` is what the lock was resolved from, so that a stale one can say what changed.
-    `debian` holds the base's packages for each platform, or `images` the image that it is.
+    `debian` holds the base's packages for each platform; or `images` the image that it is, and
+    `debian` those that are put on top of it.
     """
 
     inputs: Mapping[str, Any]
@@ -73,12 +74,16 @@ class Lock:
     @property
     def platforms(self) -> list[str]:
         """What it was made for."""
-        return [*self.debian, *self.images]
+        return [*(self.images or self.debian)]
 
     def base_of(self, platform: str) -> Sequence[DebPin | LayerPin]:
         """List the files that the base of one platform is made of."""
         image = self.images.get(platform)
-        return image.layers if image else self.debian[platform].packages
+        return [*(image.layers if image else ()), *self.debs_of(platform)]
+
+    def debs_of(self, platform: str) -> Sequence[DebPin]:
+        """List the Debian packages that go into the image of one platform."""
+        return self.debian[platform].packages if platform in self.debian else ()
 
     def wheels_for(self, platform: str) -> list[WheelPin]:
         """List the wheels that go into the image of one platform."""
@@ -165,7 +170,7 @@ def write(root: Path, lock: Lock) -> None:
     }
     for key, value in body.items():
         if key in {"debian", "image"} and not value:
-            continue  # a base is the one or the other
+            continue
         document.add(key, tomlkit.item(value))
     replace_file(root / FILE, tomlkit.dumps(document).encode())
 
@@ -206,7 +211,7 @@ def read(root: Path) -> Lock:
             made_by=_table(made_by, "made-by"),
             images={entry["platform"]: _image(entry) for entry in document.get("image", [])},
         )
-        _require_whole(lock, len(document.get("debian", [])) + len(document.get("image", [])))
+        _require_whole(lock, len(document.get("debian", [])), len(document.get("image", [])))
         return lock
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(f"{type(error).__name__}: {error}") from None
@@ -218,10 +223,13 @@ def _table(value: object, key: str) -> Mapping[str, Any]:
     return value
 
 
-def _require_whole(lock: Lock, bases: int) -> None:
+def _require_whole(lock: Lock, debian: int, images: int) -> None:
     """Refuse a lock that would fail later by what it lacks."""
-    if len({*lock.platforms}) != bases or (lock.debian and lock.images):
-        raise ValueError("debian, image: a platform occurs twice, or both are there")
+    if len(lock.debian) != debian or len(lock.images) != images:
+        raise ValueError("debian, image: a platform occurs twice")
+    on_top = [pin.role == "extra" for pins in lock.debian.values() for pin in pins.packages]
+    if lock.images and not (lock.debian.keys() <= lock.images.keys() and all(on_top)):
+        raise ValueError("debian, image: a platform has two bases")
     if missing := {*lock.inputs["platforms"]} - {*lock.platforms}:
         raise ValueError(f"debian, image: nothing is locked for {', '.join(sorted(missing))}")
     if not isinstance(lock.inputs["base"], str):
@@ -433,15 +441,14 @@ def image_inputs(lock: Lock, platform: str) -> list[Any]:
 
     The compressor is no part of it: an image ID does not depend on one.
     """
+    debs = [_pinned(package) for package in lock.debs_of(platform)]
+    image = lock.images.get(platform)
     return [
         [_pinned(wheel) for wheel in lock.wheels_for(platform)],
-        (
-            asdict(lock.images[platform])
-            if platform in lock.images
-            else [_pinned(package) for package in lock.debian[platform].packages]
-        ),
+        asdict(image) if image else debs,
         lock.inputs["base"],
         {key: value for key, value in _deciding(lock.made_by).items() if key != "compressor"},
+        *([debs] if image and debs else []),
     ]
 
 

@@ -23,10 +23,10 @@ def wanted(project: Project, lock: Lock, platform: str, store: Store) -> Iterato
 
 def base(project: Project, lock: Lock, platform: str, store: Store) -> Iterator[Wanted]:
     """List what the base of a platform is made of, as `wanted` does."""
-    if pins := lock.images.get(platform):
-        yield from layers(project, pins.layers, store)
-    else:
-        yield from packages(lock.debian[platform], project.hints.debian_mirror)
+    if image := lock.images.get(platform):
+        yield from layers(project, image.layers, store)
+    if pins := lock.debian.get(platform):
+        yield from packages(pins, project.hints.debian_mirror)
 
 
 def layers(project: Project, pins: Iterable[LayerPin], store: Store) -> Iterator[Wanted]:

@@ -31,6 +31,7 @@ __all__ = [
     "LABEL_INPUTS",
     "LABEL_MODEL",
     "LABEL_REPRODUCIBLE",
+    "MANIFEST",
     "REVISION",
     "Descriptor",
     "Image",
@@ -61,8 +62,10 @@ COMPRESSED_BY = f"{LABEL}.compressor"
 INDEX = "application/vnd.oci.image.index.v1+json"
 """The media type of what names several images."""
 
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+"""That of what names the parts of one."""
+
 _CONFIG = "application/vnd.oci.image.config.v1+json"
-_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
@@ -232,13 +235,13 @@ def manifest_of(image: Image, store: Store) -> Manifest:
     data = canonical_json(
         {
             "schemaVersion": 2,
-            "mediaType": _MANIFEST,
+            "mediaType": MANIFEST,
             "config": config.as_json(),
             "layers": [Descriptor(_LAYER, blob.sha256, blob.size).as_json() for blob in layers],
             "annotations": {**image.annotations, COMPRESSED_BY: formats.COMPRESSOR},
         }
     )
-    descriptor = Descriptor(_MANIFEST, hashlib.sha256(data).hexdigest(), len(data))
+    descriptor = Descriptor(MANIFEST, hashlib.sha256(data).hexdigest(), len(data))
     return Manifest(data, descriptor, layers)
 
 

@@ -19,7 +19,7 @@ from packager.reference import Reference
 from packager.registry import Repository, reach
 from packager.store import Wanted
 
-__all__ = ["Config", "Found", "config", "find", "manifest", "wanted"]
+__all__ = ["KINDS", "Config", "Found", "config", "find", "manifest", "wanted"]
 
 _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
@@ -29,6 +29,9 @@ _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
+KINDS = (*_INDEXES, *_MANIFESTS)
+"""The media types of what the name of an image may stand for."""
+
 _DIGEST = re.compile("sha256:([0-9a-f]{64})")
 _LARGEST = 1 << 40
 _MOST_LAYERS = 60  # an engine takes 125, and ours come on top
@@ -75,7 +78,7 @@ def find(base: str, platform: str, session: Callable[[], requests.Session]) -> F
         When the registry does not give it.
     """
     repository, name = _named(base, session)
-    data = repository.manifest(name, (*_INDEXES, *_MANIFESTS))
+    data = repository.manifest(name, KINDS)
     with _reading(base):
         document = json.loads(data)
         many = document.get("manifests")

@@ -243,9 +243,11 @@ def test_what_fails_its_smoke_test_is_not_pushed(tiny: Tiny, registry: Running) 
 # --- what is attached ---------------------------------------------------------------------------
 
 
-def attach(tiny: Tiny, registry: Running, file: Path, *words: str) -> dict[str, Any]:
-    name = f"{registry.address}/lab/tiny:1"
-    run = tiny.run("attach", name, str(file), "--json", *words, **registry.environment)
+def attach(
+    tiny: Tiny, registry: Running, file: Path, *words: str, name: str = "lab/tiny:1"
+) -> dict[str, Any]:
+    words = (f"{registry.address}/{name}", str(file), *words)
+    run = tiny.run("attach", *words, "--json", **registry.environment)
     assert run.returncode == 0, run.stderr
     told: dict[str, Any] = json.loads(run.stdout)
     return told
@@ -266,7 +268,8 @@ def test_a_file_is_attached_and_listed_by_a_tag(
     assert manifest["layers"][0]["annotations"] == {"org.opencontainers.image.title": "report.json"}
     kind = "application/vnd.example.notes"
     second = attach(tiny, registry, notes, "--type", kind)
-    assert attach(tiny, registry, report) == first  # once is enough
+    by_digest = attach(tiny, registry, report, name=f"lab/tiny@{image}")
+    assert by_digest | {"reference": first["reference"]} == first  # once is enough
     (link,) = (registry.folder / "data").rglob(f"tags/{first['listed']}/current/link")
     listed = json.loads(blob_of(registry, link.read_text()))["manifests"]
     assert [(one["digest"], one["artifactType"]) for one in listed] == [
@@ -276,7 +279,12 @@ def test_a_file_is_attached_and_listed_by_a_tag(
     assert push(tiny, registry)["manifest"] == image
     # What is not there is not attached, nor to what is not there.
     missing = tmp_path / "missing"
-    for name, file, code in (("tiny:1", missing, 2), ("tiny:2", report, 3)):
+    for name, file, code in (
+        ("tiny:1", missing, 2),
+        ("tiny@sha256:1", report, 2),
+        ("tiny:2", report, 3),
+        (f"tiny@sha256:{'0' * 64}", report, 3),
+    ):
         reference = f"{registry.address}/lab/{name}"
         run = tiny.run("attach", reference, str(file), **registry.environment)
         assert run.returncode == code, run.stderr

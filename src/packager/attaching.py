@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import mimetypes
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,15 +81,17 @@ def attach(
     ClaimError
         When the registry does not keep what it was given.
     UsageError
-        When there is no such file.
+        When there is no such file, or the name is none.
     HostError
         When the registry has no such image, refuses something, or stops answering.
     """
     begin = time.monotonic()
     if not file.is_file():
         raise UsageError("there is no such file", where=str(file))
-    plain, _, digest = name.partition("@")
+    plain, at, digest = name.partition("@")
     reference = Reference.parse(plain, where="attach")
+    if at and not re.fullmatch("sha256:[0-9a-f]{64}", digest):
+        raise UsageError(f"{digest!r} is no digest", where="attach")
     repository = registry.connect(reference, actions="pull,push", insecure=insecure)
     subject = _subject(repository, digest or reference.tag)
     media_type = kind or mimetypes.guess_type(file.name)[0] or "application/octet-stream"
@@ -141,7 +144,9 @@ def _manifest(subject: Descriptor, blob: Blob, empty: Blob, kind: str, title: st
 def _list(repository: Repository, tag: str, made: dict[str, Any]) -> None:
     """List a referrer where clients look if a registry does not list them itself."""
     known = repository.listed(tag, INDEX)
-    entries = _parsed(known, repository, tag).get("manifests", []) if known else []
+    entries = _parsed(known, repository, tag).get("manifests") if known else []
+    if not isinstance(entries, list):
+        raise ClaimError(f"what it holds as {tag} is no index", where=repository.name)
     if made not in entries:
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*entries, made]}
         repository.put(canonical_json(index), INDEX, tag)

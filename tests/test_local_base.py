@@ -87,6 +87,7 @@ def test_an_image_is_built_on_an_archive_and_does_not_need_it_again(
     assert run.returncode == 1, run.stderr
     assert "another image than the one that the lock names" in run.stderr
     place(base, "docker-archive")  # by another tool, in another form
+    assert alone.run("bundle").returncode == 0  # which reads it, too
     run = alone.run(*words)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["id"] == told["id"]

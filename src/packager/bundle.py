@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from packager import local_base
 from packager.errors import ClaimError, HostError
 from packager.files import replacing
 from packager.layers import tar
 from packager.layers.tar import Entry, Slice
 from packager.lock import lockfile, places
 from packager.lock.lockfile import Lock
-from packager.project import Project
+from packager.project import Project, transport
 from packager.reporter import Reporter, human_size
 from packager.store import Store, Wanted
 
@@ -60,6 +61,9 @@ def write(
     platforms = [platform] if platform else lock.platforms
     named = _named(project, lock, platforms, store)
     with replacing(path) as out:  # before anything is fetched for a place that cannot be written
+        if transport(project.base)[0]:
+            for one in platforms:
+                local_base.bring(project, one, lock.images[one], store)
         blobs = store.fetch(named.values())
         reporter.begin("bundle", str(path))
         entries = [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tarfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,18 @@ def test_this_machines_python_makes_the_bytecode_that_the_others_own_makes(
     assert emulating["id"] == told["id"]
     diff_ids = [[one["diff_id"] for one in made["layers"]] for made in (emulating, told)]  # type: ignore[attr-defined]
     assert diff_ids[0] == diff_ids[1]
+
+
+def test_a_bundle_for_another_machine_has_the_python_that_makes_its_bytecode(
+    both: Tiny, tmp_path: Path
+) -> None:
+    run = both.run("bundle", *ARM, "-o", str(tmp_path / "bundle.tar"))
+    assert run.returncode == 0, run.stderr
+    with tarfile.open(tmp_path / "bundle.tar") as members:
+        held = {Path(name).name for name in members.getnames()}
+    lock = tomllib.loads((both.root / "packager.lock").read_text())
+    for base in lock["debian"]:
+        assert {pin["sha256"] for pin in base["package"]} <= held
 
 
 # --- an index of several ------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def write(
     named = _named(project, lock, platforms, store)
     with replacing(path) as out:  # before anything is fetched for a place that cannot be written
         if transport(project.base)[0]:
-            for one in platforms:
+            for one in lock.platforms:
                 local_base.bring(project, one, lock.images[one], store)
         blobs = store.fetch(named.values())
         reporter.begin("bundle", str(path))
@@ -133,9 +133,10 @@ def take(project: Project, path: Path, store: Store, reporter: Reporter) -> None
 def _named(
     project: Project, lock: Lock, platforms: Iterable[str], store: Store
 ) -> dict[str, Wanted]:
-    """List what a lock names, by hex digest; platforms share some of it."""
-    return {
-        one.sha256: one
-        for platform in platforms
-        for one in places.wanted(project, lock, platform, store)
-    }
+    """List what a lock names, by hex digest; platforms share some of it.
+
+    All bases are in it: the Python of the machine's own makes the bytecode of all images.
+    """
+    wanted = [one for name in platforms for one in places.wanted(project, lock, name, store)]
+    bases = [one for name in lock.platforms for one in places.base(project, lock, name, store)]
+    return {one.sha256: one for one in [*wanted, *bases]}

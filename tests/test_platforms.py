@@ -47,9 +47,9 @@ def both(locked_both: Path, tmp_path: Path, shared_store: Path, engine: Engine) 
     root = tmp_path / "both"
     shutil.copytree(locked_both, root)
     yield Tiny(root, shared_store)
-    for tag in ("both:0.1.0", "both:0.1.0-arm64"):
-        if found := engine.find(tag):
-            engine.client.images.remove(found["Id"], force=True)
+    images = engine.client.images
+    for one in images.list(all=True, filters={"label": "org.opencontainers.image.title=both"}):
+        images.remove(one.id, force=True)
 
 
 @pytest.fixture

@@ -531,6 +531,18 @@ def lock(**changes: object) -> str:
     return "".join(f"{key} = {toml(value)}\n" for key, value in top.items())
 
 
+IMAGE: dict[str, Any] = {
+    "platform": "linux/amd64",
+    "manifest": "0" * 64,
+    "python": "3.11.2",
+    "glibc": 36,
+    "prefix": "usr",
+    "env": [],
+    "labels": {},
+    "layer": [{"sha256": "0" * 64, "size": 1, "diff_id": "0" * 64}],
+}
+
+
 def read_lock(root: Path, content: str | bytes) -> lockfile.Lock:
     (root / lockfile.FILE).write_bytes(content.encode() if isinstance(content, str) else content)
     return lockfile.read(root)
@@ -561,6 +573,8 @@ LOCKS: dict[str, tuple[str | bytes, str]] = {
     "wheel that is a number": (lock(wheel=[3]), "TypeError: wheel or package is no table"),
     "base that is a list": (lock(debian=[[]]), "TypeError"),
     "base twice": (lock(debian=[]).replace("[]", "[]"), "nothing is locked for linux/amd64"),
+    "two bases": (lock(image=[IMAGE]), "a platform has two bases"),
+    "image twice": (lock(image=[IMAGE] * 2, package_role="extra"), "a platform occurs twice"),
     "inputs that are text": (lock(inputs="x"), "inputs is no table"),
     "inputs without platforms": (lock(inputs={}), "KeyError: 'platforms'"),
     "maker that is text": (lock(made="x"), "made-by is no table"),
@@ -587,6 +601,8 @@ def test_the_same_lock_without_malice_is_taken(tmp_path: Path) -> None:
     read = read_lock(tmp_path, lock())
     assert [(pin.file, pin.size) for pin in read.wheels] == [("evil-1.0-py3-none-any.whl", 10)]
     assert read.debian["linux/amd64"].packages[0].name == "evil"
+    on_top = read_lock(tmp_path, lock(image=[IMAGE], package_role="extra"))
+    assert on_top.platforms == ["linux/amd64"]
 
 
 def test_a_lock_that_is_a_folder_is_refused(tmp_path: Path) -> None:

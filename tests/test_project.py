@@ -51,6 +51,13 @@ MISTAKES = {
     "leaves": (MODEL, 'model = "../model.txt"', "tool.packager.model: must be a path inside", ""),
     "absolute": (MODEL, 'model = "/model.txt"', "tool.packager.model: must be a path inside", ""),
     "base": ("debian:bookworm", "debian:sarge", "unknown base 'debian:sarge'", "debian:trixie"),
+    "archive": (
+        "debian:bookworm",
+        "oci-archive:../base.tar",
+        "tool.packager.base: '../base.tar' must be a path inside",
+        "",
+    ),
+    "daemon": ("debian:bookworm", "docker-daemon:A B", "tool.packager.base: 'A B' names no", ""),
     "card": (MODEL, f'{MODEL}\ncard = "../card.md"', "packager.card: must be a path inside", ""),
     "python": (">=3.11", "==3.12.*", "leaves out Python 3.11", "No base offers"),
     "other python": (">=3.11", ">=3.13", "leaves out Python 3.11", "debian:trixie"),

@@ -240,6 +240,87 @@ def test_what_fails_its_smoke_test_is_not_pushed(tiny: Tiny, registry: Running) 
     assert not (registry.folder / "data").exists()
 
 
+# --- what is attached ---------------------------------------------------------------------------
+
+
+def attach(
+    tiny: Tiny, registry: Running, file: Path, *words: str, name: str = "lab/tiny:1"
+) -> dict[str, Any]:
+    words = (f"{registry.address}/{name}", str(file), *words)
+    run = tiny.run("attach", *words, "--json", **registry.environment)
+    assert run.returncode == 0, run.stderr
+    told: dict[str, Any] = json.loads(run.stdout)
+    return told
+
+
+def test_a_file_is_attached_and_listed_by_a_tag(
+    tiny: Tiny, registry: Running, tmp_path: Path
+) -> None:
+    image = push(tiny, registry)["manifest"]
+    report, notes = tmp_path / "report.json", tmp_path / "notes.txt"
+    report.write_text("{}")
+    notes.write_text("Tried.")
+    first = attach(tiny, registry, report)
+    assert (first["subject"], first["listed"]) == (image, image.replace(":", "-"))
+    manifest = json.loads(blob_of(registry, first["manifest"]))
+    assert manifest["subject"]["digest"] == image
+    assert blob_of(registry, manifest["layers"][0]["digest"]) == b"{}"
+    assert manifest["layers"][0]["annotations"] == {"org.opencontainers.image.title": "report.json"}
+    kind = "application/vnd.example.notes"
+    second = attach(tiny, registry, notes, "--type", kind)
+    by_digest = attach(tiny, registry, report, name=f"lab/tiny@{image}")
+    assert by_digest | {"reference": first["reference"]} == first  # once is enough
+    (link,) = (registry.folder / "data").rglob(f"tags/{first['listed']}/current/link")
+    listed = json.loads(blob_of(registry, link.read_text()))["manifests"]
+    assert [(one["digest"], one["artifactType"]) for one in listed] == [
+        (first["manifest"], "application/json"),
+        (second["manifest"], kind),
+    ]
+    assert push(tiny, registry)["manifest"] == image
+    # What is not there is not attached, nor to what is not there.
+    missing = tmp_path / "missing"
+    for name, file, code in (
+        ("tiny:1", missing, 2),
+        ("tiny@sha256:1", report, 2),
+        ("tiny:2", report, 3),
+        (f"tiny@sha256:{'0' * 64}", report, 3),
+    ):
+        reference = f"{registry.address}/lab/{name}"
+        run = tiny.run("attach", reference, str(file), **registry.environment)
+        assert run.returncode == code, run.stderr
+        assert "Traceback" not in run.stderr
+
+
+def blob_of(registry: Running, digest: str) -> bytes:
+    return registry.blob(digest.removeprefix("sha256:")).read_bytes()
+
+
+@pytest.mark.whole
+def test_a_registry_that_lists_referrers_gets_no_tag_for_them(
+    tiny: Tiny, between: Start, tmp_path: Path
+) -> None:
+    kept: dict[str, bytes] = {}
+
+    def lists(handler: Handler, body: bytes) -> bytes | None:
+        """Do with a manifest that has a subject what registries of version 1.1 do."""
+        if handler.command == "PUT" and b'"subject"' in body:
+            kept[handler.path] = body
+            handler.answer(201, headers={"OCI-Subject": json.loads(body)["subject"]["digest"]})
+            return None
+        if handler.command == "GET" and handler.path in kept:
+            handler.answer(200, kept[handler.path])
+            return None
+        return body
+
+    registry, _ = between(lists)
+    image = push(tiny, registry)["manifest"]
+    (tmp_path / "report.json").write_text("{}")
+    told = attach(tiny, registry, tmp_path / "report.json")
+    assert (told["subject"], told["listed"]) == (image, "")
+    tags = [path.name for path in (registry.folder / "data").rglob("_manifests/tags/*")]
+    assert tags == ["1"]
+
+
 # --- tokens ------------------------------------------------------------------------------------
 
 

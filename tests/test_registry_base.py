@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -11,30 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bases import ENV, LABELS, depend, image_of, tar_blob
 from conftest import Tiny, write_tiny
 from registries import Certificate, Running, basic, running
 from sdists import own_backend, write_sources
 
-from packager import assembling, registry
+from packager import registry
 from packager.errors import HostError
 from packager.files import canonical_json
-from packager.image import Image, manifest_of
+from packager.image import manifest_of
 from packager.layers import image_root
-from packager.layers.making import Layer
 from packager.outputs import registry as output
 from packager.outputs.engine import Engine
-from packager.project import load
 from packager.reference import Reference
 from packager.registry import Repository
 from packager.reporter import Silent
 from packager.store import Blob, Store
 
-pytest_plugins = ["registry_fixtures"]
+pytest_plugins = ["base_fixtures", "registry_fixtures"]
 pytestmark = pytest.mark.xdist_group("push")
-
-ENV = ["PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C", "PYTHON_VERSION=3.11.2"]
-LABELS = {"maintainer": "the tests", "org.opencontainers.image.version": "7"}
-MEMBER = tuple[str, bytes, int]
 
 
 @pytest.fixture(scope="module")
@@ -43,53 +37,6 @@ def hub(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> I
     with running(folder / "registry", certificate, basic(folder)) as made:
         made.log_in()
         yield made
-
-
-@pytest.fixture(scope="module")
-def debian(locked_tiny: Path, shared_store: Path) -> Blob:
-    """The layer of packager's own base: what an image made of Debian is like."""
-    inputs = assembling.gather(load(locked_tiny), "linux/amd64")
-    return assembling.assemble(inputs, Store(shared_store), Silent()).image.layers[0].blob
-
-
-@pytest.fixture(scope="module")
-def python(debian: Blob, shared_store: Path) -> Blob:
-    """A layer that moves Debian's Python to where images of Python have theirs."""
-    members: list[tuple[str, bytes | str, int]] = [
-        ("usr/bin/.wh.python3.11", b"", 0o644),
-        ("usr/bin/.wh.python3", b"", 0o644),
-        ("usr/lib/.wh.python3.11", b"", 0o644),
-        ("usr/local/bin/python3", "python3.11", 0o777),
-        # Where Debian's Python looks, and others do not.
-        ("usr/local/lib/python3.11/dist-packages", "site-packages", 0o777),
-    ]
-    with tarfile.open(debian.path) as archive:
-        for one in archive:
-            stream = archive.extractfile(one) if one.isreg() else None
-            if stream and one.name == "usr/bin/python3.11":
-                members.append(("usr/local/bin/python3.11", stream.read(), 0o755))
-            elif stream and one.name.startswith("usr/lib/python3.11/"):
-                path = one.name.replace("usr/", "usr/local/", 1)
-                members.append((path, stream.read(), 0o644))
-    return tar_blob(Store(shared_store), members)
-
-
-def tar_blob(store: Store, members: Sequence[tuple[str, bytes | str, int]]) -> Blob:
-    """Keep a tar, with times and owners as others write them; text is where a link leads."""
-
-    def write(out: Any) -> None:
-        with tarfile.open(fileobj=out, mode="w|") as archive:
-            for name, data, mode in members:
-                info = tarfile.TarInfo(f"./{name}")
-                info.mode, info.mtime, info.uname = mode, 1_700_000_000, "root"
-                if isinstance(data, str):
-                    info.type, info.linkname = tarfile.SYMTYPE, data
-                    archive.addfile(info)
-                else:
-                    info.size = len(data)
-                    archive.addfile(info, io.BytesIO(data))
-
-    return store.add(write)
 
 
 def publish(
@@ -101,15 +48,7 @@ def publish(
     diff_ids: Sequence[str] = (),
 ) -> str:
     """Push an image that packager did not make; give the digest of its manifest."""
-    digests = diff_ids or [one.sha256 for one in layers]
-    config = {
-        "architecture": architecture,
-        "os": "linux",
-        "config": {"Env": ENV, "Labels": LABELS, "Cmd": ["python3"]},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{one}" for one in digests]},
-    }
-    made = tuple(Layer("base", name, 1, one, cached=False) for one in layers)
-    image = Image(name, "1", f"linux/{architecture}", canonical_json(config), made)
+    image = image_of(name, layers, architecture, diff_ids)
     kept = Store(store)
     with reaching(hub, name) as repository:
         return output.write(repository, image, manifest_of(image, kept), kept, Silent()).manifest
@@ -136,14 +75,6 @@ def based(tmp_path: Path, shared_store: Path, hub: Running) -> Callable[[str], T
         return project
 
     return make
-
-
-def depend(project: Tiny, wheel: Path) -> None:
-    """Have a project require a wheel."""
-    name = wheel.name.partition("-")[0]
-    project.edit("pyproject.toml", "dependencies = []", f'dependencies = ["{name}"]')
-    links = f'[tool.packager]\nfind-links = ["{wheel.parent}"]'
-    project.edit("pyproject.toml", "[tool.packager]", links)
 
 
 def locked(project: Tiny, hub: Running, *words: str) -> str:
@@ -289,10 +220,6 @@ def test_what_the_project_needs_of_its_base_is_held_against_it(
         "pyproject.toml", "[tool.packager]", '[tool.packager]\nplatforms = ["linux/arm64"]'
     )
     assert "it is for linux/amd64, not for linux/arm64" in refused(project, hub)
-    project.edit("pyproject.toml", '["linux/arm64"]', '["linux/amd64"]\nos-packages = ["libgomp1"]')
-    run = project.run("lock", **hub.environment)
-    assert run.returncode == 2
-    assert "os-packages are for bases that are assembled" in run.stderr
 
 
 @pytest.mark.whole

@@ -34,16 +34,8 @@ FLOORS = [
             "diff",
         ),
         *("cards", "markers", "metrics", "questions", "citation"),
-        *(
-            "predicting",
-            "rows",
-            "serving",
-            "basing",
-            "wheelwright",
-            "exporting",
-            "memory",
-            "bundle",
-        ),
+        *("predicting", "rows", "serving", "basing", "exporting", "memory", "bundle"),
+        *("indexing", "local_base", "attaching", "wheelwright"),
     ],
     ["console", "cli", "__main__"],
 ]

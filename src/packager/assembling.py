@@ -29,7 +29,7 @@ from packager.layers.making import Layer, Recipe
 from packager.layers.plan import Plan
 from packager.lock import lockfile
 from packager.lock.lockfile import Lock
-from packager.project import Project
+from packager.project import Project, transport
 from packager.reporter import Reporter, Silent, human_size
 from packager.runtime.packager_runtime.facts import FORMAT
 from packager.store import Blob, Store, Wanted
@@ -178,8 +178,10 @@ def prepare(inputs: Inputs, store: Store) -> Work:
     """Plan an image, and look up which of its layers the store has."""
     plan = Plan(inputs.project, inputs.lock, inputs.platform, store)
     recipes = plan.recipes(inputs.model, inputs.code, _facts(inputs))
-    root = plan.root
-    found = making.find([*recipes, *([root] if root else [])], store)
+    found = making.find(recipes, store)
+    root = plan.root if making.compiles(recipes, found) else None
+    if root:
+        found |= making.find([root], store)
     return Work(inputs, plan, recipes, root, found)
 
 
@@ -261,7 +263,7 @@ def _facts(inputs: Inputs) -> dict[str, bytes]:
 def _wanted(work: Work, store: Store) -> Iterable[Wanted]:
     """List what is to be fetched, what lies lowest in the image first."""
     inputs, plan = work.inputs, work.plan
-    needed = making.needs(work.recipes, work.found)
+    needed = making.needs([*work.recipes, *([work.root] if work.root else [])], work.found)
     if plan.reads_wheels(inputs.code):
         needed |= {pin.sha256 for pin in plan.pins}
     if not needed:
@@ -272,9 +274,25 @@ def _wanted(work: Work, store: Store) -> Iterable[Wanted]:
         pip.ask()  # while this program reads the network's libraries
     from packager.lock import places
 
-    named = places.wanted(inputs.project, inputs.lock, inputs.platform, store)
+    project, lock = inputs.project, inputs.lock
+    if transport(project.base)[0]:
+        _bring_base(work, needed, store)
+    named = [
+        *places.wanted(project, lock, inputs.platform, store),
+        *places.base(project, lock, plan.compiles_on, store),
+    ]
     found = {one.sha256: one for one in named}
     return [found[sha256] for sha256 in plan.order if sha256 in needed]
+
+
+def _bring_base(work: Work, needed: set[str], store: Store) -> None:
+    """Bring what is needed of a base that is in no registry from where it is."""
+    from packager import local_base
+
+    project, images = work.inputs.project, work.inputs.lock.images
+    for platform in {work.inputs.platform, work.plan.compiles_on}:
+        if needed.intersection(layer.sha256 for layer in images[platform].layers):
+            local_base.bring(project, platform, images[platform], store)
 
 
 def _inputs_digest(

@@ -49,6 +49,8 @@ class Order:
         The name that it gets in a registry.
     insecure : bool
         Whether that may be one without a good certificate, or without any.
+    tagged : bool
+        Whether it gets its tag there; not so what an index is to name.
     """
 
     platform: str
@@ -58,6 +60,7 @@ class Order:
     limits: Limits | None
     push: Reference | None
     insecure: bool
+    tagged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ def build(project: Project, wanted: Order, store: Store, reporter: Reporter) -> 
         )
     pushed = None
     if repository:
-        pushed = push(built, repository, store, reporter)
+        pushed = push(built, repository, store, reporter, tagged=wanted.tagged)
         manifest = pushed.manifest
     return Result(wanted, commit, built, verdict, manifest, pushed)
 

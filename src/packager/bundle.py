@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from packager import local_base
 from packager.errors import ClaimError, HostError
 from packager.files import replacing
 from packager.layers import tar
 from packager.layers.tar import Entry, Slice
 from packager.lock import lockfile, places
 from packager.lock.lockfile import Lock
-from packager.project import Project
+from packager.project import Project, transport
 from packager.reporter import Reporter, human_size
 from packager.store import Store, Wanted
 
@@ -60,6 +61,9 @@ def write(
     platforms = [platform] if platform else lock.platforms
     named = _named(project, lock, platforms, store)
     with replacing(path) as out:  # before anything is fetched for a place that cannot be written
+        if transport(project.base)[0]:
+            for one in lock.platforms:
+                local_base.bring(project, one, lock.images[one], store)
         blobs = store.fetch(named.values())
         reporter.begin("bundle", str(path))
         entries = [
@@ -129,9 +133,10 @@ def take(project: Project, path: Path, store: Store, reporter: Reporter) -> None
 def _named(
     project: Project, lock: Lock, platforms: Iterable[str], store: Store
 ) -> dict[str, Wanted]:
-    """List what a lock names, by hex digest; platforms share some of it."""
-    return {
-        one.sha256: one
-        for platform in platforms
-        for one in places.wanted(project, lock, platform, store)
-    }
+    """List what a lock names, by hex digest; platforms share some of it.
+
+    All bases are in it: the Python of the machine's own makes the bytecode of all images.
+    """
+    wanted = [one for name in platforms for one in places.wanted(project, lock, name, store)]
+    bases = [one for name in lock.platforms for one in places.base(project, lock, name, store)]
+    return {one.sha256: one for one in [*wanted, *bases]}

@@ -39,6 +39,7 @@ _STATE_STYLES: dict[str, dict[str, Any]] = {
     "same": {"fg": "green"},
     "cached": {"dim": True},
     "loaded": {"fg": "yellow"},
+    "not run": {"fg": "yellow"},
     "not compared": {"fg": "yellow"},
     "changed": {"fg": "red"},
 }

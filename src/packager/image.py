@@ -23,6 +23,7 @@ from packager.store import Blob, Store
 __all__ = [
     "COMPRESSED_BY",
     "CREATED",
+    "INDEX",
     "LABEL",
     "LABEL_BARE",
     "LABEL_BASE",
@@ -30,12 +31,14 @@ __all__ = [
     "LABEL_INPUTS",
     "LABEL_MODEL",
     "LABEL_REPRODUCIBLE",
+    "MANIFEST",
     "REVISION",
     "Descriptor",
     "Image",
     "Manifest",
     "assemble",
     "bare",
+    "index_of",
     "labels",
     "manifest_of",
 ]
@@ -56,8 +59,13 @@ LABEL_REPRODUCIBLE = f"{LABEL}.reproducible"
 
 COMPRESSED_BY = f"{LABEL}.compressor"
 
+INDEX = "application/vnd.oci.image.index.v1+json"
+"""The media type of what names several images."""
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+"""That of what names the parts of one."""
+
 _CONFIG = "application/vnd.oci.image.config.v1+json"
-_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
@@ -227,14 +235,31 @@ def manifest_of(image: Image, store: Store) -> Manifest:
     data = canonical_json(
         {
             "schemaVersion": 2,
-            "mediaType": _MANIFEST,
+            "mediaType": MANIFEST,
             "config": config.as_json(),
             "layers": [Descriptor(_LAYER, blob.sha256, blob.size).as_json() for blob in layers],
             "annotations": {**image.annotations, COMPRESSED_BY: formats.COMPRESSOR},
         }
     )
-    descriptor = Descriptor(_MANIFEST, hashlib.sha256(data).hexdigest(), len(data))
+    descriptor = Descriptor(MANIFEST, hashlib.sha256(data).hexdigest(), len(data))
     return Manifest(data, descriptor, layers)
+
+
+def index_of(manifests: Mapping[str, Descriptor]) -> bytes:
+    """Write an index of one image's manifests, each for its platform."""
+    return canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": INDEX,
+            "manifests": [
+                {
+                    **manifests[platform].as_json(),
+                    "platform": {"architecture": PLATFORMS[platform], "os": "linux"},
+                }
+                for platform in sorted(manifests)
+            ],
+        }
+    )
 
 
 def _compressed(layer: Blob, store: Store) -> Blob:

@@ -18,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 from packager import basing, formats, wheelwright
 from packager.errors import ClaimError, HostError, UsageError
 from packager.files import canonical_json, replace_file
-from packager.layers import deb, wheel
+from packager.layers import deb, debian_installed, wheel
 from packager.layers.image_root import library_folders, refuse_taken
 from packager.layers.site import Site
 from packager.layers.tar import Entry
@@ -93,13 +93,14 @@ def make(
     if project.target is None:
         reporter.begin("base", f"looking into {project.base}")
         project, images = _images(project, store, stays)
-    bases: Mapping[str, DebianPins] = {}
+    debs: Mapping[str, DebianPins] = {}
     ground: Mapping[str, DebianPins] = {}
     made: list[Made] = []
     if project.build_from:  # the resolver reads what is built
-        bases = {} if images else _bases(project, store, stays)
-        ground = _bases(project, store, stays, building=True) if project.build_packages else {}
-        inside = Lock({}, (), ground or bases, {}, images)
+        debs = _debs(project, images, store, stays)
+        if project.build_packages:
+            ground = _debs(project, images, store, stays, building=True)
+        inside = Lock({}, (), ground or debs, {}, images)
         made = wheelwright.make(project, inside, old, store, reporter, upgrade=upgrade)
     resolver, why = choose_resolver(project)
     kept = _kept(project, old, made) if upgrade is None else {}
@@ -111,9 +112,10 @@ def make(
         _place(made, work, store)
         moving = _moving(project, old, upgrade)
         resolving = _resolving(project, work, moving, kept, aside)
-        bases = bases or ({} if images else _bases(project, store, stays))
-        contents = {platform: _base(project, bases[platform], store) for platform in bases} | {
-            platform: _image(project, images[platform], store) for platform in images
+        debs = debs or _debs(project, images, store, stays)
+        contents = {
+            platform: _below(project, platform, images.get(platform), debs.get(platform), store)
+            for platform in project.platforms
         }
         pins = read_requirements(_resolved(resolving[_IMAGE], project, store), _IMAGE)
         state = "kept" if _IMAGE in kept else resolver
@@ -124,7 +126,7 @@ def make(
         chosen, blobs = wheels.bring(project, pins, store, known)
         reporter.begin("lock", "looking for every shared library")
         built = tuple(one.built for one in made)
-        lock = Lock({}, chosen, bases, lockfile.tool_facts(), images, built, ground)
+        lock = Lock({}, chosen, debs, lockfile.tool_facts(), images, built, ground)
         found = {one.sha256: _wheel(project, one, blobs[one.sha256], store) for one in chosen}
         for platform, below in contents.items():
             counts = _check_platform(project, lock, platform, below, found)
@@ -144,18 +146,23 @@ def make(
 
 
 def _check_platform(
-    project: Project, lock: Lock, platform: str, below: _Contents, found: Mapping[str, _Contents]
+    project: Project,
+    lock: Lock,
+    platform: str,
+    below: Sequence[_Contents],
+    found: Mapping[str, _Contents],
 ) -> str:
     """Refuse an image that would not run; say how much is in it."""
     fitting = [found[one.sha256] for one in lock.wheels_for(platform)]
-    _check_libraries(project, platform, [below, *fitting])
+    _check_libraries(project, platform, [*below, *fitting])
+    parts = [f"{len(fitting)} wheels"]
     if platform in lock.images:
         names = [one.name for one in lock.wheels]
-        refuse_taken({*below.paths}, Site.of(project.offered), names, project.base)
-        base = f"{len(lock.images[platform].layers)} layers of {project.base}"
-    else:
-        base = f"{len(lock.debian[platform].packages)} packages"
-    return f"{len(fitting)} wheels, {base}"
+        refuse_taken({*below[0].paths}, Site.of(project.offered), names, project.base)
+        parts.append(f"{len(lock.images[platform].layers)} layers of {project.base}")
+    if platform in lock.debian:
+        parts.append(f"{len(lock.debian[platform].packages)} packages")
+    return ", ".join(parts)
 
 
 def _refuse_unused(lock: Lock) -> None:
@@ -263,7 +270,7 @@ def _images(
     """Pin a base that is an image; the old pins stay while its name does."""
     keep = old.images if old and old.inputs.get("base") == project.base else {}
     images = {
-        platform: keep.get(platform) or basing.pin(project.base, platform, store)
+        platform: keep.get(platform) or basing.pin(project, platform, store)
         for platform in project.platforms
     }
     offers = {pins.target for pins in images.values()}
@@ -281,50 +288,87 @@ def _images(
     return replace(project, target=target), images
 
 
-def _image(project: Project, pins: ImagePins, store: Store) -> _Contents:
+def _image(project: Project, platform: str, pins: ImagePins, store: Store) -> _Contents:
     """List what a base that is an image holds; that its own programs run is its maker's claim."""
     key = hashlib.sha256(canonical_json([_CONTENTS, asdict(pins)])).hexdigest()
     noted = store.note("root", key)
     if noted is None:
-        found = basing.contents(project.base, pins, store)
+        found = basing.contents(project, platform, pins, store)
         noted = {"paths": sorted(found), "folders": library_folders(found)}
         store.write_note("root", key, noted)
     return _Contents(noted["paths"], [], noted["folders"])
 
 
-def _bases(
-    project: Project, store: Store, old: Lock | None, *, building: bool = False
+def _debs(
+    project: Project,
+    images: Mapping[str, ImagePins],
+    store: Store,
+    old: Lock | None,
+    *,
+    building: bool = False,
 ) -> Mapping[str, DebianPins]:
-    """Resolve each platform's base; the old one stays while what it was resolved for stays.
+    """Resolve Debian packages; the old ones stay while what they were resolved for stays.
 
     What wheels are built in is a base with more packages, by itself as new as its archive.
     """
+    if images and not project.os_packages:
+        return {}
     inputs = lockfile.inputs_of(project, {})
     keys = ["base", "os-packages", *(["build-packages"] if building else [])]
     keep: Mapping[str, DebianPins] = {}
-    if old and all(old.inputs.get(key) == inputs[key] for key in keys):
+    same = old and all(old.inputs.get(key) == inputs[key] for key in keys)
+    if old and same and old.images == images:
         keep = old.build_base if building else old.debian
+    more = project.build_packages if building else ()
     return {
         platform: keep.get(platform)
-        or debian.resolve(
-            project.base.partition(":")[2],
-            PLATFORMS[platform],
-            [*project.os_packages, *(project.build_packages if building else ())],
-            session=store.session,
-            mirror=project.hints.debian_mirror,
-        )
+        or _packages_for(project, platform, images.get(platform), more, store)
         for platform in project.platforms
     }
 
 
-def _base(project: Project, pins: DebianPins, store: Store) -> _Contents:
-    """Bring a base's packages home, and look into them."""
+def _packages_for(
+    project: Project, platform: str, image: ImagePins | None, more: Sequence[str], store: Store
+) -> DebianPins:
+    """Choose the packages of a base, or those that one which is an image lacks."""
+    suite, installed = project.base.partition(":")[2], None
+    if image:
+        found = basing.contents(project, platform, image, store)
+        suite = debian_installed.suite(found, project.base)
+        installed = debian_installed.installed(found, project.base)
+    return debian.resolve(
+        suite,
+        PLATFORMS[platform],
+        [*project.os_packages, *more],
+        session=store.session,
+        mirror=project.hints.debian_mirror,
+        installed=installed,
+    )
+
+
+def _below(
+    project: Project,
+    platform: str,
+    image: ImagePins | None,
+    debs: DebianPins | None,
+    store: Store,
+) -> list[_Contents]:
+    """Look into what is below the wheels: an image, Debian packages, or both, in this order."""
+    parts = [_image(project, platform, image, store)] if image else []
+    return [*parts, *([_packages(project, debs, store)] if debs else [])]
+
+
+def _packages(project: Project, pins: DebianPins, store: Store) -> _Contents:
+    """Bring Debian packages home, and look into them."""
     blobs = store.fetch(places.packages(pins, project.hints.debian_mirror))
     debs = [(pin, blobs[pin.sha256].path) for pin in pins.packages]
     base = [pair for pair in debs if pair[0].role == "base"]
     extra = [pair for pair in debs if pair[0].role == "extra"]
 
     def entries(scratch: Path) -> list[Entry]:
+        if not base:  # what they find in an image makes no difference to what they need
+            machine = pins.architecture
+            return deb.image_entries([], extra, architecture=machine, scratch=scratch)
         made = deb.base_entries(base, python=project.python, scratch=scratch)
         return made + (deb.extra_entries(base, extra, scratch=scratch) if extra else [])
 
@@ -431,15 +475,15 @@ def _moves(old: Lock, new: Lock) -> list[str]:
         if (past := old.images.get(platform)) and past.manifest != pins.manifest:
             name, moved = new.inputs["base"], f"became sha256:{pins.manifest}"
             lines.append(f"{name} sha256:{past.manifest} {moved} ({platform})")
-    for platform in new.debian:
-        if platform in old.debian:
+    same_kind = bool(old.images) == bool(new.images)
+    for platform in new.platforms:
+        if platform not in old.platforms:
+            lines.append(f"{platform} is new")
+        elif same_kind:
             before, after = (
-                {pin.name: pin.version for pin in lock.debian[platform].packages}
-                for lock in (old, new)
+                {pin.name: pin.version for pin in lock.debs_of(platform)} for lock in (old, new)
             )
             lines += [f"{line} ({platform})" for line in _differences(before, after)]
-        else:
-            lines.append(f"{platform} is new")
     return lines
 
 

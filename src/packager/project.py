@@ -19,10 +19,12 @@ __all__ = [
     "BASES",
     "GIT",
     "HERE",
+    "MACHINES",
     "PLATFORMS",
     "PREFIXES",
     "SDIST",
     "SERVER",
+    "TRANSPORTS",
     "Hints",
     "Project",
     "Target",
@@ -30,10 +32,14 @@ __all__ = [
     "is_folder",
     "load",
     "minor",
+    "transport",
 ]
 
 BASES = {"debian:bookworm": "3.11.2", "debian:trixie": "3.13.5"}
 """Each base that can be assembled, and the CPython that it holds, which Debian never changes."""
+
+TRANSPORTS = ("docker-archive", "docker-daemon", "oci", "oci-archive")
+"""What a base begins with that is an image in no registry, in the words of skopeo and podman."""
 
 PREFIXES = ("usr/local", "usr")
 """What the Python of an image may be installed below."""
@@ -42,6 +48,9 @@ _GLIBC = {"debian:bookworm": 36, "debian:trixie": 41}
 
 PLATFORMS = {"linux/amd64": "amd64", "linux/arm64": "arm64"}
 """Each platform an image can be made for, and its name in Debian and in OCI."""
+
+MACHINES = {"linux/amd64": {"x86_64", "AMD64"}, "linux/arm64": {"aarch64", "arm64"}}
+"""What hosts call the machine of each platform."""
 
 SDIST = "sdist"
 """What a distribution is built from that an index offers as source alone."""
@@ -160,6 +169,12 @@ def is_folder(origin: str) -> bool:
 def minor(version: str) -> str:
     """Cut a version of CPython to the part that packages and paths are named by: ``"3.11"``."""
     return version.rpartition(".")[0]
+
+
+def transport(base: str) -> tuple[str, str]:
+    """Split the name of a base that is in no registry into how and where; else both are empty."""
+    how, _, where = base.partition(":")
+    return (how, where) if how in TRANSPORTS else ("", "")
 
 
 def find_root(start: Path) -> Path:

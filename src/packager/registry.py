@@ -221,12 +221,24 @@ class Repository:
             When there is none, or the registry does not give it.
         """
         with self._trouble():
-            accept = {"Accept": ", ".join(media_types)}
-            data = self._accepted(self._ask("GET", self._at(f"manifests/{name}"), headers=accept))
+            data = self._accepted(self._get(name, media_types))
             found = f"sha256:{hashlib.sha256(data.content).hexdigest()}"
         if name.startswith("sha256:") and found != name:
             raise ClaimError(f"gives {found} where {name} was asked for", where=self.name)
         return data.content
+
+    def listed(self, name: str, media_type: str) -> bytes:
+        """Read an index under a tag that may not be there; nothing if so.
+
+        Raises
+        ------
+        HostError
+            When the registry does not give it.
+        """
+        with self._trouble():
+            answer = self._get(name, [media_type])
+            missing = answer.status_code == requests.codes.not_found
+            return b"" if missing else self._accepted(answer).content
 
     def wanted(self, sha256: str, size: int) -> Wanted:
         """Say of a blob where the store finds it."""
@@ -234,8 +246,13 @@ class Repository:
         label = f"sha256:{sha256[:12]}… of {self.name}"
         return Wanted(sha256, size, label, lambda: [address], self.login)
 
-    def put(self, data: bytes, media_type: str, tag: str) -> None:
-        """Store a manifest under a tag, once all that it names is there, and read it back.
+    def put(self, data: bytes, media_type: str, name: str) -> bool:
+        """Store a manifest under a tag or its digest, once all it names is there; read it back.
+
+        Returns
+        -------
+        bool
+            Whether the registry has noted to which other manifest it belongs, its subject.
 
         Raises
         ------
@@ -244,18 +261,23 @@ class Repository:
         HostError
             When it refuses the manifest, or stops answering.
         """
-        place = self._at(f"manifests/{tag}")
+        place = self._at(f"manifests/{name}")
         with self._trouble():
             kind = {"Content-Type": media_type}
-            self._accepted(self._ask("PUT", place, data=data, headers=kind))
+            answer = self._accepted(self._ask("PUT", place, data=data, headers=kind))
             found = self._accepted(self._ask("GET", place, headers={"Accept": media_type})).content
         if found != data:
             raise ClaimError(
-                f"holds the manifest sha256:{hashlib.sha256(found).hexdigest()} as {tag}, and "
+                f"holds the manifest sha256:{hashlib.sha256(found).hexdigest()} as {name}, and "
                 f"sha256:{hashlib.sha256(data).hexdigest()} was sent",
                 where=self.name,
                 hint="Either somebody else pushed this tag just now, or it changes manifests.",
             )
+        return "OCI-Subject" in answer.headers
+
+    def _get(self, name: str, media_types: Sequence[str]) -> requests.Response:
+        accept = {"Accept": ", ".join(media_types)}
+        return self._ask("GET", self._at(f"manifests/{name}"), headers=accept)
 
     def _at(self, rest: str) -> str:
         return f"{self.api}{self.reference.repository}/{rest}"

@@ -18,7 +18,7 @@ from pydantic.alias_generators import to_snake
 
 from packager import __version__
 from packager.errors import ClaimError, UsageError
-from packager.project import BASES, GIT, HERE, SDIST
+from packager.project import BASES, GIT, HERE, SDIST, transport
 from packager.reference import Reference
 
 __all__ = ["check"]
@@ -290,27 +290,38 @@ def _allows(specifiers: str, version: str, where: str) -> bool:
 
 
 def _check_base(settings: _Settings) -> None:
-    """Let a base be one that is assembled, or an image in a registry, with nothing added to it."""
+    """Let a base be one that is assembled, or an image."""
     if settings.base in BASES:
         return
     where = f"{_FILE}: tool.packager.base"
     bases = f"Bases that can be assembled: {', '.join(BASES)}."
-    if settings.base.startswith("debian:"):  # images of these names have no Python
+    how, place = transport(settings.base)
+    if how:
+        _check_local(how, place, where)
+    elif settings.base.startswith("debian:"):  # images of these names have no Python
         raise UsageError(f"unknown base {settings.base!r}", where=where, hint=bases)
-    name, at, digest = settings.base.partition("@")
-    Reference.parse(name, where=where)
-    if at and not re.fullmatch("sha256:[0-9a-f]{64}", digest):
-        raise UsageError(f"{digest!r} is no digest", where=where, hint=bases)
-    for key, names in [
-        ("os-packages", settings.os_packages),
-        ("build-packages", settings.build_packages),
-    ]:
-        if names:
-            raise UsageError(
-                f"{key} are for bases that are assembled, and {settings.base} is an image",
-                where=f"{_FILE}: tool.packager.{key}",
-                hint=f"{bases}  Or use an image that has the packages.",
-            )
+    else:
+        name, at, digest = settings.base.partition("@")
+        Reference.parse(name, where=where)
+        if at and not re.fullmatch("sha256:[0-9a-f]{64}", digest):
+            raise UsageError(f"{digest!r} is no digest", where=where, hint=bases)
+    if settings.build_packages:
+        raise UsageError(
+            f"build-packages are for bases that are assembled, and {settings.base} is an image",
+            where=f"{_FILE}: tool.packager.build-packages",
+            hint=f"{bases}  Or use an image that has the packages.",
+        )
+
+
+def _check_local(how: str, place: str, where: str) -> None:
+    """Let a base in no registry be named in the engine, or lie in the repository."""
+    if how == "docker-daemon":
+        Reference.parse(place, where=where)
+        return
+    try:
+        _inside(place)
+    except ValueError as error:
+        raise UsageError(f"{place!r} {error}", where=where) from None
 
 
 def _check_python(base: str, requires_python: str) -> None:

@@ -11,7 +11,7 @@ from packager.outputs.containers import OPEN_FILES, SHM_MB, TMP_MB, Run
 from packager.outputs.engine import Engine
 from packager.proof import Limits, Verdict
 
-__all__ = ["replay"]
+__all__ = ["ForeignError", "replay"]
 
 _WHERE = "smoke test"
 _LAST_LINES = 6
@@ -78,6 +78,10 @@ class _Report(BaseModel):
     error: _Error | None
 
 
+class ForeignError(HostError):
+    """An image for machines of another kind, which the engine does not emulate either."""
+
+
 def replay(engine: Engine, image: str, limits: Limits | None = None) -> Verdict:
     """Run an image's self-test sealed: no network, read-only, non-root, no capabilities.
 
@@ -91,8 +95,10 @@ def replay(engine: Engine, image: str, limits: Limits | None = None) -> Verdict:
         model breaks the seal's limits; says which row, or which limit.
     UsageError
         When there is no such image, or the predictor cannot be imported.
+    ForeignError
+        When it is for a machine of another kind, and the engine does not execute that.
     HostError
-        When the engine cannot start it, or it is for a machine of another kind.
+        When the engine cannot start it.
     """
     limits = limits or Limits()
     found = engine.get(image)
@@ -104,7 +110,7 @@ def replay(engine: Engine, image: str, limits: Limits | None = None) -> Verdict:
         processes=limits.processes,
     )
     report = _report(run)
-    if report is None and _FOREIGN in run.stderr:
+    if report is None and _FOREIGN in run.stderr and found["Architecture"] != engine.architecture:
         raise _foreign(found, engine)
     if report is None:
         raise _broke_off(run, limits)
@@ -130,12 +136,12 @@ def _report(run: Run) -> _Report | None:
     return report if borne_out and explained else None
 
 
-def _foreign(found: dict[str, Any], engine: Engine) -> HostError:
-    return HostError(
-        f"{engine.name} cannot execute an image for {found['Os']}/{found['Architecture']}",
+def _foreign(found: dict[str, Any], engine: Engine) -> ForeignError:
+    return ForeignError(
+        f"{engine.name} does not execute {found['Os']}/{found['Architecture']}",
         where=_WHERE,
-        hint="--no-smoke builds it unproved; or install emulation (qemu-user-static, "
-        "binfmt-support), or run packager smoke on such a machine.",
+        hint="Install emulation (qemu-user-static, binfmt-support) where the engine runs, or run "
+        "packager smoke on such a machine.",
     )
 
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["cli", "main", "run"]
 
 _COMMANDS = (
-    *("init", "lock", "build", "bundle", "push", "export", "cards", "smoke", "predict"),
-    *("serve", "info", "verify", "diff", "completion"),
+    *("init", "lock", "build", "bundle", "push", "attach", "export", "cards", "smoke"),
+    *("predict", "serve", "info", "verify", "diff", "completion"),
 )
 _INTERRUPTED = 130
 _M_MMAP_THRESHOLD, _LARGE = -3, 8 << 20  # mallopt(3)

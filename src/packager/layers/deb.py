@@ -28,7 +28,7 @@ from packager.layers import debian_root, tar
 from packager.layers.tar import Entry, Slice
 from packager.lock.debian_pins import DebPin
 
-__all__ = ["base_entries", "extra_entries"]
+__all__ = ["base_entries", "extra_entries", "image_entries"]
 
 _MERGED_USR = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _LEFT_OUT = (
@@ -131,6 +131,45 @@ def extra_entries(
     changed = [entry for entry in after if entry not in before]
     cache = debian_root.linker_cache([*everything, *after], _architecture(base_debs))
     return [*added, *changed, *_records(extra), cache]
+
+
+def image_entries(
+    root: Sequence[Entry],
+    debs: Sequence[tuple[DebPin, Path]],
+    *,
+    architecture: str,
+    scratch: Path,
+) -> list[Entry]:
+    """Make the entries of the layer that puts packages on top of a base that is an image.
+
+    Parameters
+    ----------
+    root : sequence of Entry
+        Files and links of the base.
+    debs, scratch
+        As for `base_entries`.
+    architecture : {"amd64", "arm64"}
+        Debian's name of the image's machine.
+
+    Returns
+    -------
+    list of Entry
+        The packages' files, the links of alternatives that the base has not, and the linker's
+        cache over all.
+
+    Raises
+    ------
+    ClaimError
+        As for `base_entries`.
+    """
+    extra = _read(debs, scratch)
+    added = _shipped(extra)
+    everything = [*root, *added]
+    there = {entry.path for entry in root}
+    links = debian_root.alternatives(_scripts(extra), everything)
+    new = [entry for entry in links if entry.path not in there]
+    cache = debian_root.linker_cache([*everything, *new], architecture)
+    return [*added, *new, *_records(extra), cache]
 
 
 def _merged(path: str) -> str:

@@ -7,7 +7,7 @@ import posixpath
 import re
 import shutil
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from packager.project import PREFIXES, Target, minor
 from packager.store import Blob, Store
 
 __all__ = [
+    "copy",
     "entries",
     "library_folders",
     "offered",
@@ -62,7 +63,6 @@ def unpack(packed: Path, out: IO[bytes], owner: str) -> None:
     ClaimError
         When it is damaged, unpacks to too much, or is compressed by something else than gzip.
     """
-    most = tar.most_unpacked(packed.stat().st_size)
     with packed.open("rb") as file:
         magic = file.read(4)
         file.seek(0)
@@ -76,24 +76,36 @@ def unpack(packed: Path, out: IO[bytes], owner: str) -> None:
             return
         try:
             with gzip.open(file) as stream:
-                while chunk := stream.read(1 << 20):
-                    most -= len(chunk)
-                    if most < 0:
-                        raise ClaimError(f"{owner} has a layer that unpacks to far too much")
-                    out.write(chunk)
+                copy(stream, out, packed.stat().st_size, owner)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ClaimError(f"{owner} has a layer that is damaged: {error}") from None
 
 
-def unpacked(packed: Path, diff_id: str, store: Store, owner: str) -> Blob:
-    """Give a layer as it is stacked, from the store or unpacked into it.
+def copy(stream: IO[bytes] | gzip.GzipFile, out: IO[bytes], packed_size: int, owner: str) -> None:
+    """Copy a layer that is being unpacked, of so many packed bytes; not one that is a bomb.
+
+    Raises
+    ------
+    ClaimError
+        When it unpacks to too much.
+    """
+    most = tar.most_unpacked(packed_size)
+    while chunk := stream.read(1 << 20):
+        most -= len(chunk)
+        if most < 0:
+            raise ClaimError(f"{owner} has a layer that unpacks to far too much")
+        out.write(chunk)
+
+
+def unpacked(write: Callable[[IO[bytes]], object], diff_id: str, store: Store, owner: str) -> Blob:
+    """Give a layer as it is stacked, from the store or written into it.
 
     Parameters
     ----------
-    packed : Path
-        The layer as a registry has it.
+    write : callable
+        Writes its tar; not asked where the store has it.
     diff_id : str
-        What it must unpack to (hex).
+        The digest (hex) that its config gives it.
     store : Store
         Keeps it.
     owner : str
@@ -102,11 +114,11 @@ def unpacked(packed: Path, diff_id: str, store: Store, owner: str) -> Blob:
     Raises
     ------
     ClaimError
-        As `unpack`, or when it unpacks to something else.
+        When it is another tar.
     """
     if known := store.get(diff_id):
         return known
-    made = store.add(lambda out: unpack(packed, out, owner))
+    made = store.add(write)
     if made.sha256 != diff_id:
         raise ClaimError(
             f"{owner} has a layer that unpacks to sha256:{made.sha256}, and its config says "

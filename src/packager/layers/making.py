@@ -21,7 +21,7 @@ from packager.layers.bytecode import Elsewhere, Interpreter, Run
 from packager.layers.tar import Entry
 from packager.store import Blob, Store
 
-__all__ = ["Bench", "Layer", "Recipe", "find", "make", "needs"]
+__all__ = ["Bench", "Layer", "Recipe", "compiles", "find", "make", "needs"]
 
 Role = Literal["base", "bytecode", "os-packages", "wheels", "runtime", "model", "code"]
 
@@ -40,7 +40,7 @@ class Recipe:
     needs : tuple of str
         Digests of the locked files that `entries` reads.
     parts : tuple of Recipe
-        Kept like layers, but in no image: `entries` reads them.
+        Other recipes whose layers `entries` reads; not all of them are layers of the image.
     compiles : bool
         Whether `entries` asks for the image's Python, and so for the base.
     unpacks : str
@@ -77,7 +77,7 @@ class Bench:
     scratch : Path
         A folder that is gone afterwards.
     base : callable
-        Gives the base layer, waiting for it if it is being made.
+        Gives the layer that programs are run from, waiting for it if it is being made.
     elsewhere : callable
         Takes the base to where its programs run, should this host not execute them.
     arriving : mapping of str to Future
@@ -99,7 +99,7 @@ class Bench:
         self._elsewhere = elsewhere
         self._arriving = arriving
         self._lock = threading.Lock()
-        self._run: Run | None = None
+        self._run: Run | HostError | None = None
         self._opened = ExitStack()
 
     def __enter__(self) -> Bench:
@@ -124,9 +124,11 @@ class Bench:
             if self._run is None:
                 here = interpreter.here(self._base(), self.scratch / "python")
                 self._run = here or self._there(interpreter)
+            if isinstance(self._run, HostError):
+                raise self._run
             return self._run
 
-    def _there(self, interpreter: Interpreter) -> Run:
+    def _there(self, interpreter: Interpreter) -> Run | HostError:
         why = "the engine does not execute it either"
         try:
             work = self._opened.enter_context(
@@ -136,15 +138,12 @@ class Bench:
                 return run
         except HostError as error:
             why = f"{error.where}: {error.what}" if error.where else error.what
-        raise HostError(
+        return HostError(
             f"the image's Python ({interpreter.architecture}) runs neither on "
             f"{host.system()} {host.machine()} nor in a container, so no bytecode can be made",
-            hint=f"{why}\n  bytecode = false in [tool.packager] makes an image without it.",
+            hint=f"{why}\n  With this machine's own platform in [tool.packager] platforms, too, "
+            "the lock has a\n  Python that makes it; bytecode = false makes an image without.",
         )
-
-    def base(self) -> list[Entry]:
-        """List the files of the base layer."""
-        return tar.read(self._base().path, "the base")
 
 
 def find(recipes: Iterable[Recipe], store: Store) -> dict[str, Blob]:
@@ -156,6 +155,12 @@ def find(recipes: Iterable[Recipe], store: Store) -> dict[str, Blob]:
         else:
             found |= find(recipe.parts, store)
     return found
+
+
+def compiles(recipes: Iterable[Recipe], found: Mapping[str, Blob]) -> bool:
+    """Tell whether the image's Python is needed to make what was not found."""
+    missing = [recipe for recipe in recipes if recipe.key not in found]
+    return any(recipe.compiles or compiles(recipe.parts, found) for recipe in missing)
 
 
 def needs(recipes: Iterable[Recipe], found: Mapping[str, Blob]) -> set[str]:
@@ -324,8 +329,8 @@ def _make(recipe: Recipe, bench: Bench, store: Store) -> Layer:
         if recipe.unpacks:
             from packager.layers import image_root
 
-            packed = bench.path(recipe.needs[0])
-            blob = image_root.unpacked(packed, recipe.unpacks, store, recipe.what)
+            unpack = partial(image_root.unpack, bench.path(recipe.needs[0]), owner=recipe.what)
+            blob = image_root.unpacked(unpack, recipe.unpacks, store, recipe.what)
             bench.made[recipe.key] = blob
             return _layer(recipe, blob, cached=False)
         entries = tar.merge(recipe.entries(bench))

@@ -8,6 +8,8 @@ bytecode, runtime, model, code.
 from __future__ import annotations
 
 import hashlib
+import platform as host
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -25,7 +27,7 @@ from packager.layers.tar import Entry, data_entry
 from packager.lock.debian_pins import DebPin
 from packager.lock.image_pins import ImagePins
 from packager.lock.lockfile import Lock, WheelPin
-from packager.project import PLATFORMS, Project
+from packager.project import MACHINES, PLATFORMS, Project
 from packager.store import Store
 
 __all__ = ["Plan"]
@@ -52,11 +54,11 @@ class Plan:
     """
 
     def __init__(self, project: Project, lock: Lock, platform: str, store: Store) -> None:
-        self.project, self.store = project, store
+        self.project, self.lock, self.platform, self.store = project, lock, platform, store
         self.pins = lock.wheels_for(platform)
         self.image = lock.images.get(platform)
-        self.debs = () if self.image else lock.debian[platform].packages
-        self.architecture = PLATFORMS[platform]
+        self.debs = lock.debs_of(platform)
+        self.compiles_on = _compiles_on(lock, platform)
         self.site = Site.of(project.offered)
         self._contents: dict[str, list[Entry]] = {}  # of wheels: layer, bytecode and check ask
         self.interpreter: Interpreter | None = None
@@ -64,7 +66,8 @@ class Plan:
         self.compiler: list[Any] = []
         if project.bytecode:
             prefix = project.offered.prefix
-            self.interpreter = Interpreter(project.python, self.architecture, prefix)
+            machine = PLATFORMS[self.compiles_on]
+            self.interpreter = Interpreter(project.python, machine, prefix)
             minimal = f"python{project.python}-minimal"
             binary = [pin.sha256 for pin in self.debs if pin.name == minimal]
             if self.image:
@@ -103,23 +106,26 @@ class Plan:
         """Digests of the locked files in the order in which their layers are stacked."""
         big = self._big()
         pins = [*big, *(pin for pin in self.pins if pin not in big)]
-        base = self.image.layers if self.image else self.debs
-        return [pin.sha256 for pin in base] + [pin.sha256 for pin in pins]
+        bases = dict.fromkeys((self.compiles_on, self.platform))
+        below = [pin for platform in bases for pin in self.lock.base_of(platform)]
+        return [pin.sha256 for pin in [*below, *pins]]
 
     @property
     def root(self) -> Recipe | None:
-        """What the programs of a base that is an image are run from, if any are to run."""
-        if self.image is None or self.interpreter is None:
-            return None
-        layers = tuple(self._layers(self.image))
+        """What the compiling Python is run from, where that is not the image's first layer."""
+        if image := self.lock.images.get(self.compiles_on):
+            return self._programs(image, self.compiles_on)
+        return None if self.compiles_on == self.platform else self._assembled(self.compiles_on)
+
+    def _programs(self, image: ImagePins, platform: str) -> Recipe:
+        """Make one layer of what it takes to run the Python of a base that is an image."""
+        layers = tuple(self._layers(image))
         target = self.project.offered
 
         def entries(bench: Bench) -> list[Entry]:
             from packager.layers import image_root
 
-            stack = [bench.made[layer.key].path for layer in layers]
-            found = image_root.entries(stack, self.project.base)
-            return image_root.programs(found, target, self.architecture)
+            return image_root.programs(self._stacked(layers, bench), target, PLATFORMS[platform])
 
         key = _key("root", asdict(target), [layer.unpacks for layer in layers])
         return Recipe("base", "its programs", key, 1, entries, parts=layers)
@@ -141,6 +147,7 @@ class Plan:
         assert self.image is not None
         recipes = list(self._layers(self.image))
         if interpreter := self.interpreter:
+            programs = self._programs(self.image, self.platform)
             library = f"{interpreter.prefix}/lib/python{interpreter.version}/"
             recipes.append(
                 Recipe(
@@ -149,14 +156,36 @@ class Plan:
                     _key("bytecode", self.compiler),
                     1,
                     lambda bench: compile_entries(
-                        [one for one in bench.base() if one.path.startswith(library)],
+                        [one for one in _read(programs, bench) if one.path.startswith(library)],
                         interpreter.tag,
                         bench.python(interpreter),
                     ),
+                    parts=(programs,),
                     compiles=True,
                 )
             )
+        if self.debs:
+            layers = tuple(self._layers(self.image))
+
+            def entries(bench: Bench) -> list[Entry]:
+                root = self._stacked(layers, bench)
+                return _image_entries(root, self.debs, PLATFORMS[self.platform], bench)
+
+            recipes.append(
+                self._os_packages(
+                    ["image", [layer.unpacks for layer in layers]],
+                    entries,
+                    needs=tuple(pin.sha256 for pin in self.debs),
+                    parts=layers,
+                )
+            )
         return recipes
+
+    def _stacked(self, layers: Sequence[Recipe], bench: Bench) -> dict[str, Entry]:
+        from packager.layers import image_root
+
+        stack = [bench.made[layer.key].path for layer in layers]
+        return image_root.entries(stack, self.project.base)
 
     def reads_wheels(self, code: list[tuple[str, bytes]]) -> bool:
         """Tell whether `settle` or `check` will read the wheels, made into layers or not."""
@@ -217,21 +246,26 @@ class Plan:
                     hint="Give your package another name.",
                 )
 
+    def _assembled(self, platform: str) -> Recipe:
+        """Make the first layer of an image whose base is assembled."""
+        python = self.project.python
+        base = [pin for pin in self.lock.debs_of(platform) if pin.role == "base"]
+        return Recipe(
+            "base",
+            f"{len(base)} packages",
+            _key("base", _base_key(base, python)),
+            len(base),
+            lambda bench: _base_entries(base, python, bench),
+            needs=tuple(pin.sha256 for pin in base),
+        )
+
     def _base(self) -> list[Recipe]:
         python = self.project.python
         base = [pin for pin in self.debs if pin.role == "base"]
         extra = [pin for pin in self.debs if pin.role == "extra"]
-        base_key = [python, [[pin.architecture, pin.sha256] for pin in base]]
-        recipes = [
-            Recipe(
-                "base",
-                f"{len(base)} packages",
-                _key("base", base_key),
-                len(base),
-                lambda bench: _base_entries(base, python, bench),
-                needs=tuple(pin.sha256 for pin in base),
-            )
-        ]
+        base_key = _base_key(base, python)
+        lowest = self._assembled(self.platform)
+        recipes = [lowest]
         if interpreter := self.interpreter:
             recipes.append(
                 Recipe(
@@ -240,23 +274,43 @@ class Plan:
                     _key("bytecode", self.compiler, base_key),
                     1,
                     lambda bench: compile_entries(
-                        _library(bench.base(), python), interpreter.tag, bench.python(interpreter)
+                        _library(_read(lowest, bench), python),
+                        interpreter.tag,
+                        bench.python(interpreter),
                     ),
+                    parts=(lowest,),
                     compiles=True,
                 )
             )
         if extra:
             recipes.append(
-                Recipe(
-                    "os-packages",
-                    ", ".join(pin.name for pin in extra),
-                    _key("os-packages", base_key, [pin.sha256 for pin in extra]),
-                    len(extra),
+                self._os_packages(
+                    [base_key],
                     lambda bench: _extra_entries(base, extra, bench),
                     needs=tuple(pin.sha256 for pin in [*base, *extra]),
                 )
             )
         return recipes
+
+    def _os_packages(
+        self,
+        below: list[Any],
+        entries: Callable[[Bench], list[Entry]],
+        *,
+        needs: tuple[str, ...],
+        parts: tuple[Recipe, ...] = (),
+    ) -> Recipe:
+        """Put packages of the project's own on top of a base."""
+        extra = [pin for pin in self.debs if pin.role == "extra"]
+        return Recipe(
+            "os-packages",
+            ", ".join(pin.name for pin in extra),
+            _key("os-packages", *below, [pin.sha256 for pin in extra]),
+            len(extra),
+            entries,
+            needs=needs,
+            parts=parts,
+        )
 
     def _wheels(self) -> list[Recipe]:
         big = self._big()
@@ -384,6 +438,36 @@ def _key(kind: str, *values: Any) -> str:
     return hashlib.sha256(canonical_json([formats.LAYERS, kind, *values])).hexdigest()
 
 
+def _base_key(base: Sequence[DebPin], python: str) -> list[Any]:
+    return [python, [[pin.architecture, pin.sha256] for pin in base]]
+
+
+def _compiles_on(lock: Lock, platform: str) -> str:
+    """Name the platform whose Python compiles: this machine's own, if the lock has the same for it.
+
+    Bytecode does not depend on the machine, and no other's programs run everywhere.
+    """
+    for own, machines in MACHINES.items():
+        fits = own in lock.platforms and _python_of(lock, own) == _python_of(lock, platform)
+        if host.machine() in machines and fits:
+            return own
+    return platform
+
+
+def _python_of(lock: Lock, platform: str) -> object:
+    if image := lock.images.get(platform):
+        return image.target
+    return [
+        re.sub(r"\+b\d+$", "", pin.version)  # built again of the same source
+        for pin in lock.debs_of(platform)
+        if re.fullmatch(r"python3\.\d+-minimal", pin.name)
+    ]
+
+
+def _read(recipe: Recipe, bench: Bench) -> list[Entry]:
+    return tar.read(bench.made[recipe.key].path, "the base")
+
+
 def _base_entries(base: Sequence[DebPin], python: str, bench: Bench) -> list[Entry]:
     from packager.layers import deb
 
@@ -394,6 +478,16 @@ def _extra_entries(base: Sequence[DebPin], extra: Sequence[DebPin], bench: Bench
     from packager.layers import deb
 
     return deb.extra_entries(_placed(base, bench), _placed(extra, bench), scratch=bench.scratch)
+
+
+def _image_entries(
+    root: Mapping[str, Entry], debs: Sequence[DebPin], architecture: str, bench: Bench
+) -> list[Entry]:
+    from packager.layers import deb
+
+    return deb.image_entries(
+        [*root.values()], _placed(debs, bench), architecture=architecture, scratch=bench.scratch
+    )
 
 
 def _placed(pins: Sequence[DebPin], bench: Bench) -> list[tuple[DebPin, Path]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -12,7 +12,7 @@ import requests
 from packager.errors import UsageError
 from packager.lock import apt_sources
 from packager.lock.debian_archive import SNAPSHOT, find_release, packages
-from packager.lock.debian_index import Index, Package, closure, refuse_conflicts
+from packager.lock.debian_index import Index, Package, closure, refuse_conflicts, refuse_unmet
 from packager.lock.debian_pins import STAMP, SUITES, DebianPins, DebPin
 
 __all__ = ["places", "resolve"]
@@ -28,8 +28,9 @@ def resolve(
     session: requests.Session,
     mirror: str = "",
     timestamp: str = "",
+    installed: Mapping[str, Package] | None = None,
 ) -> DebianPins:
-    """Find the newest packages that make a base, down a verified chain.
+    """Find the newest packages that make a base, or go on top of one, down a verified chain.
 
     The suite, its ``-updates`` and its ``-security`` are read from the first place that has
     them: `mirror`, what apt on this host uses, Debian's snapshot archive.
@@ -50,6 +51,8 @@ def resolve(
     timestamp : str, optional
         A moment, spelt as in `DebianPins`: then only the snapshot archive is read, as it
         was at that moment.
+    installed : mapping of str to Package, optional
+        What a base has that is an image; then only what is missing is found.
 
     Returns
     -------
@@ -58,7 +61,8 @@ def resolve(
     Raises
     ------
     UsageError
-        When a name is unknown, packages exclude each other, or `mirror` is not Debian's.
+        When a name is unknown, packages exclude each other, an installed one is too old or too
+        new, or `mirror` is not Debian's.
     ClaimError
         When a signature or a digest is wrong.
     HostError
@@ -85,9 +89,12 @@ def resolve(
             )
         )
     index = Index(packages(release, architecture, session=session) for release in releases)
-    base = closure(index, _default(SUITES[suite]), {})
+    base = closure(index, _default(SUITES[suite]), {}) if installed is None else installed
     found = closure(index, os_packages, base)
     refuse_conflicts(found)
+    if installed is not None:
+        found = {name: found[name] for name in found if name not in installed}
+        refuse_unmet(found, installed)
     return DebianPins(
         suite,
         architecture,

@@ -19,10 +19,13 @@ from debian.debian_support import Version
 
 from packager.errors import ClaimError, HostError, UsageError
 
-__all__ = ["LEFT_OUT", "Index", "Package", "closure", "refuse_conflicts"]
+__all__ = ["LEFT_OUT", "WHERE", "Index", "Package", "closure", "refuse_conflicts", "refuse_unmet"]
 
 LEFT_OUT = frozenset({"debconf", "debconf-2.0", "dpkg"})
 """Needed by maintainer scripts, which never run here: taken as given when depended on."""
+
+WHERE = "pyproject.toml, [tool.packager] os-packages"
+"""What names packages, for messages."""
 
 _COMPARISONS: Mapping[str, Callable[[Version, Version], Any]] = {
     "=": operator.eq,
@@ -199,9 +202,39 @@ def refuse_conflicts(packages: Mapping[str, Package]) -> None:
                 if other is not package and other.meets(unwanted):
                     raise UsageError(
                         f"the Debian packages {package.name} and {other.name} exclude each other",
-                        where="pyproject.toml, [tool.packager] os-packages",
+                        where=WHERE,
                         hint="Drop the package that asks for one of them.",
                     )
+
+
+def refuse_unmet(added: Mapping[str, Package], base: Mapping[str, Package]) -> None:
+    """Refuse packages that need another version of a package than a base has.
+
+    Parameters
+    ----------
+    added, base : mapping of str to Package
+        What is put on top, and what is there and stays as it is.
+
+    Raises
+    ------
+    UsageError
+        Names both.
+    """
+    together = {**base, **added}
+    for package in added.values():
+        for relation in package.relations("Pre-Depends", "Depends"):
+            if not _given(relation, together):
+                has = [
+                    f"{one['name']} {base[one['name']].version}"
+                    for one in relation
+                    if one["name"] in base
+                ]
+                raise UsageError(
+                    f"the Debian package {package.name} {package.version} needs "
+                    f"{PkgRelation.str([relation])}, and the base has {', '.join(has)}",
+                    where=WHERE,
+                    hint="Take a newer image as the base: packager lock --upgrade.",
+                )
 
 
 def _named(index: Index, name: str) -> Package:
@@ -210,7 +243,7 @@ def _named(index: Index, name: str) -> Package:
     close = index.similar(name)
     raise UsageError(
         f"Debian has no package {name!r} for this suite and architecture",
-        where="pyproject.toml, [tool.packager] os-packages",
+        where=WHERE,
         hint=f"Did you mean {' or '.join(close)}?" if close else "Check the package's name.",
     )
 

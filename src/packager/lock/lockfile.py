@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -89,7 +89,8 @@ class Lock:
     """What `packager.lock` says.
 
     `inputs` is what the lock was resolved from, so that a stale one can say what changed.
-    `debian` holds the base's packages for each platform, or `images` the image that it is.
+    `debian` holds the base's packages for each platform; or `images` the image that it is, and
+    `debian` those that are put on top of it.
     `built` says which wheels packager built itself, and `build_base` where, if not in the base.
     """
 
@@ -104,7 +105,16 @@ class Lock:
     @property
     def platforms(self) -> list[str]:
         """What it was made for."""
-        return [*self.debian, *self.images]
+        return [*(self.images or self.debian)]
+
+    def base_of(self, platform: str) -> Sequence[DebPin | LayerPin]:
+        """List the files that the base of one platform is made of."""
+        image = self.images.get(platform)
+        return [*(image.layers if image else ()), *self.debs_of(platform)]
+
+    def debs_of(self, platform: str) -> Sequence[DebPin]:
+        """List the Debian packages that go into the image of one platform."""
+        return self.debian[platform].packages if platform in self.debian else ()
 
     def wheels_for(self, platform: str) -> list[WheelPin]:
         """List the wheels that go into the image of one platform."""
@@ -204,7 +214,7 @@ def write(root: Path, lock: Lock) -> None:
     }
     for key, value in body.items():
         if key not in {"inputs", "made-by", "wheel"} and not value:
-            continue  # a base is the one or the other, and most wheels are in an index
+            continue  # most wheels are in an index, and most bases one or the other
         document.add(key, tomlkit.item(value))
     replace_file(root / FILE, tomlkit.dumps(document).encode())
 
@@ -260,7 +270,7 @@ def read(root: Path) -> Lock:
             built=tuple(_built(entry) for entry in document.get("built", [])),
             build_base={one["platform"]: _debian(one) for one in document.get("build-base", [])},
         )
-        _require_whole(lock, len(document.get("debian", [])) + len(document.get("image", [])))
+        _require_whole(lock, len(document.get("debian", [])), len(document.get("image", [])))
         return lock
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(f"{type(error).__name__}: {error}") from None
@@ -272,10 +282,13 @@ def _table(value: object, key: str) -> Mapping[str, Any]:
     return value
 
 
-def _require_whole(lock: Lock, bases: int) -> None:
+def _require_whole(lock: Lock, debian: int, images: int) -> None:
     """Refuse a lock that would fail later by what it lacks."""
-    if len({*lock.platforms}) != bases or (lock.debian and lock.images):
-        raise ValueError("debian, image: a platform occurs twice, or both are there")
+    if len(lock.debian) != debian or len(lock.images) != images:
+        raise ValueError("debian, image: a platform occurs twice")
+    on_top = [pin.role == "extra" for pins in lock.debian.values() for pin in pins.packages]
+    if lock.images and not (lock.debian.keys() <= lock.images.keys() and all(on_top)):
+        raise ValueError("debian, image: a platform has two bases")
     if missing := {*lock.inputs["platforms"]} - {*lock.platforms}:
         raise ValueError(f"debian, image: nothing is locked for {', '.join(sorted(missing))}")
     if not isinstance(lock.inputs["base"], str):
@@ -511,15 +524,14 @@ def image_inputs(lock: Lock, platform: str) -> list[Any]:
 
     The compressor is no part of it: an image ID does not depend on one.
     """
+    debs = [_pinned(package) for package in lock.debs_of(platform)]
+    image = lock.images.get(platform)
     return [
         [_pinned(wheel) for wheel in lock.wheels_for(platform)],
-        (
-            asdict(lock.images[platform])
-            if platform in lock.images
-            else [_pinned(package) for package in lock.debian[platform].packages]
-        ),
+        asdict(image) if image else debs,
         lock.inputs["base"],
         {key: value for key, value in _deciding(lock.made_by).items() if key != "compressor"},
+        *([debs] if image and debs else []),
     ]
 
 

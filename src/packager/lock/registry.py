@@ -19,7 +19,7 @@ from packager.reference import Reference
 from packager.registry import Repository, reach
 from packager.store import Wanted
 
-__all__ = ["Config", "Found", "config", "find", "manifest", "wanted"]
+__all__ = ["KINDS", "Config", "Found", "config", "find", "manifest", "wanted"]
 
 _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
@@ -29,6 +29,9 @@ _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
+KINDS = (*_INDEXES, *_MANIFESTS)
+"""The media types of what the name of an image may stand for."""
+
 _DIGEST = re.compile("sha256:([0-9a-f]{64})")
 _LARGEST = 1 << 40
 _MOST_LAYERS = 60  # an engine takes 125, and ours come on top
@@ -75,7 +78,7 @@ def find(base: str, platform: str, session: Callable[[], requests.Session]) -> F
         When the registry does not give it.
     """
     repository, name = _named(base, session)
-    data = repository.manifest(name, (*_INDEXES, *_MANIFESTS))
+    data = repository.manifest(name, KINDS)
     with _reading(base):
         document = json.loads(data)
         many = document.get("manifests")
@@ -94,8 +97,6 @@ def manifest(base: str, data: bytes) -> Found:
     with _reading(base):
         document = json.loads(data)
         layers = tuple(_blob(layer) for layer in document["layers"])
-        if not 0 < len(layers) <= _MOST_LAYERS:
-            raise ValueError(f"it has {len(layers)} layers, and may have {_MOST_LAYERS}")
         return Found(hashlib.sha256(data).hexdigest(), _blob(document["config"]), layers)
 
 
@@ -120,6 +121,8 @@ def config(base: str, data: bytes, platform: str, layers: int) -> Config:
         told = json.loads(data)
         if (told["os"], told["architecture"]) != ("linux", PLATFORMS[platform]):
             raise ValueError(f"it is for {told['os']}/{told['architecture']}, not for {platform}")
+        if not 0 < layers <= _MOST_LAYERS:
+            raise ValueError(f"it has {layers} layers, and may have {_MOST_LAYERS}")
         diff_ids = tuple(_hex(one) for one in told["rootfs"]["diff_ids"])
         if len(diff_ids) != layers:
             raise ValueError("its config and its manifest name other layers")

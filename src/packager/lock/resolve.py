@@ -25,11 +25,10 @@ from packager.lock.indexes import Indexes
 from packager.lock.lockfile import BUILT
 from packager.lock.pip_compile import TARGET
 from packager.lock.requirements import HEADER, is_ours, read_requirements
-from packager.project import Project
+from packager.project import MACHINES, Project
 
 __all__ = ["choose_resolver", "refuse_unknown", "resolve", "resolve_dev"]
 
-_MACHINES = {"linux/amd64": {"x86_64", "AMD64"}, "linux/arm64": {"aarch64", "arm64"}}
 _UV_MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 # The versions of glibc that uv knows by name.
 _UV_GLIBC = (17, 28, *range(31, 41))
@@ -75,7 +74,7 @@ def choose_resolver(project: Project) -> tuple[str, str]:
 
 
 def _platforms_of(machine: str) -> list[str]:
-    return [name for name, machines in _MACHINES.items() if machine in machines]
+    return [name for name, machines in MACHINES.items() if machine in machines]
 
 
 def refuse_unknown(project: Project, upgrade: Sequence[str]) -> None:

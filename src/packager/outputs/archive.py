@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from packager.files import canonical_json, replacing
-from packager.image import Image, Manifest
+from packager.image import INDEX, Image, Manifest
 from packager.layers import tar
 from packager.layers.tar import Entry, data_entry
 from packager.reference import Reference
@@ -54,7 +54,7 @@ def _entries(
 ) -> list[Entry]:
     index = {
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "mediaType": INDEX,
         "manifests": [
             {
                 **manifest.descriptor.as_json(),

@@ -93,6 +93,11 @@ class Engine(Images):
         Gives the SDK's client, once it is needed.
     store : Store, optional
         As for `connect`.
+
+    Attributes
+    ----------
+    architecture : str
+        What it runs on, ``"amd64"`` for example; what it emulates is not among what it says.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class Engine(Images):
         podman = any("Podman" in name for name in components)
         name = f"{'podman' if podman else 'docker'} {version.get('Version', '?')}"
         super().__init__(wire, name, takes_parts=not podman, store=store)
+        self.architecture = str(version.get("Arch", ""))
         self._make_client = client
 
     @functools.cached_property

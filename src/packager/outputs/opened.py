@@ -31,7 +31,10 @@ from packager.layers import tar
 from packager.layers.tar import Slice
 from packager.outputs import engine as engines
 
-__all__ = ["Opened", "OpenedLayer", "damaged", "opened", "real_diff_id"]
+__all__ = ["Kind", "Opened", "OpenedLayer", "damaged", "opened", "opened_as", "real_diff_id"]
+
+Kind = Literal["archive", "layout", "engine"]
+"""Where an image can be."""
 
 _CHUNK = 1 << 20
 _MOST_JSON = 16 << 20
@@ -93,7 +96,7 @@ class Opened:
     """
 
     name: str
-    kind: Literal["archive", "layout", "engine"]
+    kind: Kind
     config: bytes
     manifest: bytes | None
     annotations: Mapping[str, str]
@@ -140,12 +143,39 @@ def opened(name: str, scratch: Path) -> Opened:
     HostError
         When no engine answers, or a file cannot be read or written.
     """
+    kind: Kind = "engine"
+    if name and Path(name).is_dir():
+        kind = "layout"
+    elif name and Path(name).is_file():
+        kind = "archive"
+    return opened_as(kind, name, scratch)
+
+
+def opened_as(kind: Kind, name: str, scratch: Path, platform: str = "") -> Opened:
+    """Open an image of which it is known where it is.
+
+    Parameters
+    ----------
+    kind : {"archive", "layout", "engine"}
+        What the name is of.
+    name, scratch
+        As for `opened`.
+    platform : str, optional
+        Which to take of the images that an index names for several platforms.
+
+    Raises
+    ------
+    PackagerError
+        As `opened`.
+    """
     try:
-        if name and Path(name).is_dir():
-            return _read(name, "layout", _Folder(Path(name)).find)
-        if name and Path(name).is_file():
-            return _read(name, "archive", _members(_unzipped(Path(name), scratch), name))
-        return _read(name, "engine", _members(_exported(name, scratch), name))
+        if kind == "layout":
+            find: _Find = _Folder(Path(name)).find
+        elif kind == "archive":
+            find = _members(_unzipped(Path(name), scratch), name)
+        else:
+            find = _members(_exported(name, scratch), name)
+        return _read(name, kind, find, platform)
     except OSError as error:
         raise HostError(f"cannot be read: {error.strerror or error}", where=name) from error
 
@@ -316,8 +346,8 @@ class _Found:
     annotations: Mapping[str, str] | None = None
 
 
-def _read(name: str, kind: Literal["archive", "layout", "engine"], find: _Find) -> Opened:
-    reader = _Reader(name, find)
+def _read(name: str, kind: Kind, find: _Find, platform: str) -> Opened:
+    reader = _Reader(name, find, platform)
     as_layout = reader.layout() if find("index.json") else None
     as_docker = reader.docker() if find("manifest.json") else None
     if as_layout and as_docker and not _agree(as_layout, as_docker):
@@ -340,8 +370,8 @@ def _agree(one: _Found, other: _Found) -> bool:
 class _Reader:
     """Reads an image's documents, and believes none of them."""
 
-    def __init__(self, name: str, find: _Find) -> None:
-        self._name, self._find = name, find
+    def __init__(self, name: str, find: _Find, platform: str) -> None:
+        self._name, self._find, self._platform = name, find, platform
 
     def layout(self) -> _Found:
         """Read an OCI image layout."""
@@ -379,9 +409,17 @@ class _Reader:
         found: dict[str, dict[str, Any]] = {}
         for entry in entries:
             found.setdefault(self._path(entry), entry)
+        if len(found) > 1:
+            found = {path: one for path, one in found.items() if self._fits(one)}
         if len(found) != 1:
             _fail(self._name, f"it holds {len(found)} images", "Export one image, by its name.")
         return next(iter(found.values()))
+
+    def _fits(self, entry: dict[str, Any]) -> bool:
+        match entry.get("platform"):
+            case {"os": system, "architecture": machine} if self._platform:
+                return self._platform == f"{system}/{machine}"
+        return not self._platform
 
     def docker(self) -> _Found:
         """Read a docker archive."""

@@ -46,9 +46,15 @@ class Pushed:
 
 
 def write(
-    repository: Repository, image: Image, manifest: Manifest, store: Store, reporter: Reporter
+    repository: Repository,
+    image: Image,
+    manifest: Manifest,
+    store: Store,
+    reporter: Reporter,
+    *,
+    tagged: bool = True,
 ) -> Pushed:
-    """Send what the repository lacks of an image, then its manifest, under the reference's tag.
+    """Send what the repository lacks of an image, then its manifest.
 
     Parameters
     ----------
@@ -60,6 +66,8 @@ def write(
         Remembers which repository has what, so that another can have it from there.
     reporter : Reporter
         Hears of bytes that have gone.
+    tagged : bool
+        Whether it gets the reference's tag; else only its digest names it.
 
     Raises
     ------
@@ -75,10 +83,12 @@ def write(
         sent = uploads.send(missing)
     for blob in blobs:
         store.write_note(_KIND, _key(repository, blob), repository.reference.repository)
-    repository.put(manifest.data, manifest.descriptor.media_type, repository.reference.tag)
+    reference, digest = repository.reference, f"sha256:{manifest.descriptor.sha256}"
+    name = reference.tag if tagged else digest
+    repository.put(manifest.data, manifest.descriptor.media_type, name)
     return Pushed(
-        reference=str(repository.reference),
-        manifest=f"sha256:{manifest.descriptor.sha256}",
+        reference=str(reference) if tagged else f"{reference.name}@{digest}",
+        manifest=digest,
         sent=len(sent),
         mounted=len(missing) - len(sent),
         there=len(blobs) - len(missing),

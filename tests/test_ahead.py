@@ -21,23 +21,25 @@ from packager.errors import ClaimError, HostError
 from packager.image import LABEL_BARE, Image
 from packager.layers.making import Layer
 from packager.outputs import ahead as sending
+from packager.outputs import packing
 from packager.outputs.ahead import Ahead
 from packager.outputs.chains import Chains
 from packager.outputs.engine import Engine, connect
+from packager.outputs.packing import Packed
 from packager.proof import Limits, Verdict
 from packager.store import Blob, Store
 
 pytestmark = pytest.mark.xdist_group("ahead")  # one image name for all
 
 
-def image(name: str, *layers: str) -> Image:
+def image(name: str, *layers: str) -> Packed:
     blobs = [Blob(hashlib.sha256(one.encode()).hexdigest(), 1, Path(one)) for one in layers]
     made = tuple(Layer("wheels", one.path.name, 1, one, cached=True) for one in blobs)
-    return Image(name, "1", "linux/amd64", name.encode(), made)
+    return packing.for_classic(Image(name, "1", "linux/amd64", name.encode(), made), None)
 
 
-def holding(*images: Image) -> dict[str, dict[str, object]]:
-    return {one.id: {"RootFS": {"Layers": one.diff_ids}} for one in images}
+def holding(*images: Packed) -> dict[str, dict[str, object]]:
+    return {one.id: {"RootFS": {"Layers": one.image.diff_ids}} for one in images}
 
 
 # --- Chains --------------------------------------------------------------------------------
@@ -73,7 +75,7 @@ def test_an_image_that_does_not_last_is_forgotten_by_other_runs(tmp_path: Path) 
 def test_what_was_noted_is_believed_only_if_the_engine_shows_it(tmp_path: Path) -> None:
     old, new = image("old", "base", "numpy", "code"), image("new", "base", "numpy", "scipy")
     Chains(holding(old).get, Store(tmp_path)).remember(old, lasting=True)
-    gone, other = {}, {old.id: {"RootFS": {"Layers": old.diff_ids[:1]}}}
+    gone, other = {}, {old.id: {"RootFS": {"Layers": old.image.diff_ids[:1]}}}
     assert Chains(gone.get, Store(tmp_path)).known(new) == 0
     assert Chains(other.get, Store(tmp_path)).known(new) == 1
 
@@ -87,6 +89,15 @@ def test_an_image_that_is_gone_does_not_hide_an_older_one_with_the_same_layers(
     both.remember(new, lasting=True)
     assert Chains(holding(old).get, Store(tmp_path)).known(image("x", "base", "numpy", "c")) == 2
     assert Chains(holding().get, Store(tmp_path)).known(image("x", "base", "numpy", "c")) == 0
+
+
+def test_what_one_engine_has_is_not_looked_for_in_another(tmp_path: Path) -> None:
+    old, new = image("old", "base", "numpy", "code"), image("new", "base", "numpy", "scipy")
+    Chains(holding(old).get, Store(tmp_path), "one").remember(old, lasting=True)
+    asked: list[str] = []
+    assert Chains(asked.append, Store(tmp_path), "other").known(new) == 0
+    assert asked == []
+    assert Chains(holding(old).get, Store(tmp_path), "one").known(new) == 2
 
 
 def test_one_layer_over_another_parent_is_another_chain(tmp_path: Path) -> None:

@@ -219,7 +219,9 @@ class Stuck:
     """An engine in which the smoke test fails and nothing can be removed."""
 
     name = id = "stuck"
-    takes_parts = True
+
+    def id_of(self, image: Image) -> str:
+        return image.id
 
     def begin_load(self) -> None:
         """Nothing is begun."""

@@ -263,52 +263,6 @@ def test_sigterm_ends_it_as_ctrl_c_does(project: Path) -> None:
 # --- Engines -------------------------------------------------------------------------------
 
 
-class Containerd(BaseHTTPRequestHandler):
-    """As much of an engine with containerd's store as is asked before work begins."""
-
-    status = (["driver-type", "io.containerd.snapshotter.v1"],)
-
-    def do_GET(self) -> None:
-        answers: dict[str, object] = {
-            "version": {"Version": "29.0.0", "ApiVersion": "1.44"},
-            "info": {"DriverStatus": list(self.status)},
-            "_ping": "OK",
-        }
-        body = json.dumps(answers[self.path.rpartition("/")[2]]).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-class Classic(Containerd):
-    """The same with a classic store."""
-
-    status = (["Backing Filesystem", "extfs"],)
-
-
-def test_an_engine_with_containerds_store_is_refused_before_anything_is_made(tiny: Tiny) -> None:
-    tiny.store = tiny.root.parent / "store"  # an empty one
-    with serving(Containerd) as address:
-        run = tiny.run("build", DOCKER_HOST=address)
-    assert not list((tiny.store / "notes").glob("layer-*"))
-    assert run.returncode == HostError.exit_code
-    assert "docker 29.0.0 keeps its images in containerd's store" in run.stderr
-    assert "-o image.tar --no-load" in run.stderr
-    assert "docker load -i" in run.stderr
-
-
-def test_an_engine_with_a_classic_store_gets_past_that(tiny: Tiny) -> None:
-    with serving(Classic) as address:
-        run = tiny.run("build", DOCKER_HOST=address)
-    assert "containerd" not in run.stderr
-    assert re.search("^  base .* cached$", run.stdout, re.MULTILINE)
-
-
 @pytest.mark.parametrize("where", ["DOCKER_CONTEXT", "config.json"])
 def test_a_context_that_does_not_exist_is_an_error(where: str, project: Path) -> None:
     config = project.parent / "docker"
@@ -330,11 +284,25 @@ def test_a_context_that_exists_is_used(project: Path) -> None:
     assert "has no image tiny:no-such" in run.stderr
 
 
-def test_ssh_without_what_it_takes_says_what_to_install(project: Path) -> None:
-    environment = {"DOCKER_HOST": "ssh://nobody@192.0.2.1"}
-    run = run_packager(project, project.parent / "store", "info", "tiny:1", **environment)
+@pytest.mark.parametrize(
+    ("host", "said"), [("ssh://127.0.0.1:1", "ssh"), ("ssh://", "names no host")]
+)
+def test_an_engine_that_ssh_does_not_reach_is_said_in_its_words(
+    host: str, said: str, project: Path
+) -> None:
+    run = run_packager(project, project.parent / "store", "info", "tiny:1", DOCKER_HOST=host)
     assert run.returncode == HostError.exit_code
-    assert "Install paramiko" in run.stderr
+    assert re.search(f"DOCKER_HOST: .*{said}.*: no container engine answers", run.stderr)
+
+
+def test_a_certificate_that_is_not_there_is_said(project: Path) -> None:
+    environment = {"DOCKER_HOST": "tcp://127.0.0.1:1", "DOCKER_TLS_VERIFY": "1"}
+    where = str(project / "none")
+    run = run_packager(
+        project, project.parent / "store", "info", "x", DOCKER_CERT_PATH=where, **environment
+    )
+    assert run.returncode == HostError.exit_code
+    assert f"DOCKER_CERT_PATH={where}: has no cert.pem, key.pem and ca.pem" in run.stderr
 
 
 # --- The seal ------------------------------------------------------------------------------

@@ -72,7 +72,8 @@ class Result:
     verdict : Verdict or None
         Of the smoke test, if there was one.
     manifest : str
-        The digest of the manifest; empty without an archive and a push.
+        The digest of the manifest; empty where nobody calls the image by it: without an archive,
+        a push, and an engine with containerd's store.
     pushed : Pushed or None
         What came of a push.
     """
@@ -168,6 +169,7 @@ def build(project: Project, wanted: Order, store: Store, reporter: Reporter) -> 
     """
     repository = _repository(wanted)
     own = aside.begin(partial(tree.own_files, project, store.scratch))
+    manifest = ""
     with _way(wanted, store) if wanted.load else nullcontext() as way:
         # The rest of the program is read while git and the engine answer.
         from packager import provenance
@@ -183,9 +185,10 @@ def build(project: Project, wanted: Order, store: Store, reporter: Reporter) -> 
             verdict = deliver(
                 built, way, wanted.reference, wanted.limits, store=store, reporter=reporter
             )
+            known_as = way.engine.id_of(built.image)
+            manifest = known_as if known_as != built.image.id else ""
         else:
             verdict = None
-    manifest = ""
     if wanted.output:
         reporter.begin("archive", str(wanted.output))
         manifest = write_archive(
@@ -212,12 +215,7 @@ def _way(wanted: Order, store: Store) -> Ahead:
     from packager.outputs import engine
     from packager.outputs.ahead import Ahead
 
-    def connect() -> engine.Engine:
-        found = engine.connect(store)
-        found.check_loads()
-        return found
-
-    return Ahead(connect, wanted.platform)
+    return Ahead(partial(engine.connect, store), wanted.platform)
 
 
 def summary(result: Result) -> Mapping[str, Any]:

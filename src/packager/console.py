@@ -216,6 +216,7 @@ def print_build(out: Out, told: Mapping[str, Any]) -> None:
         out.say(f"commit    {told['commit'][:12]}{dirty}")
     if told["archive"]:
         out.say(f"archive   {told['archive']}")
+    if told["manifest"] and not told.get("pushed"):
         out.say(f"manifest  {told['manifest']}")
     out.say(f"image     {told['reference']}  {told['id']}  {human_size(told['size'])}")
     if pushed := told.get("pushed"):

@@ -140,8 +140,9 @@ def deliver(
     begin = time.monotonic()
     engine = ahead.engine
     reporter.begin("load", f"into {engine.name}")
+    image_id = engine.id_of(built.image)
     there, known = proof.is_there(
-        engine, str(reference), built.image.id, limits, store=store, reporter=reporter
+        engine, str(reference), {image_id}, limits, store=store, reporter=reporter
     )
     if there:
         return known
@@ -150,7 +151,7 @@ def deliver(
     sent = f"{loaded.sent} of {total} layers sent" if loaded.sent else "the engine has it"
     reporter.row("load", sent, f"{time.monotonic() - begin:.1f} s", "")
     return prove_and_tag(
-        built.image.id,
+        image_id,
         engine,
         reference,
         limits,
@@ -178,7 +179,7 @@ def prove_and_tag(
     Parameters
     ----------
     image_id : str
-        The image, ``sha256:…``.
+        What the engine calls the image, ``sha256:…``.
     engine : Engine
         Has it.
     reference, limits, store, reporter

@@ -113,7 +113,6 @@ def build(
     if not file.is_file():
         raise UsageError(f"there is no file {file}", where=_WHERE)
     engine = engines.connect()
-    engine.check_loads()
     inputs = assembling.gather(project, wanted.platform, store.scratch)
     _write_folder(inputs)
     begin = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ def recall(store: Store, image: str, engine: str, limits: Limits) -> Verdict | N
 def is_there(
     engine: Images,
     name: str,
-    image: str,
+    images: Collection[str],
     limits: Limits | None,
     *,
     store: Store,
@@ -105,8 +106,11 @@ def is_there(
     ----------
     engine : Images
         Is asked.
-    name, image : str
-        The name with its tag, and the image ID that it should stand for.
+    name : str
+        With its tag.
+    images : collection of str
+        The image IDs, of which it should stand for one: some engines know the image by its
+        manifest.
     limits : Limits, optional
         Of the smoke test; None where none is wanted.
     store : Store
@@ -122,7 +126,8 @@ def is_there(
         What came of the smoke test then.
     """
     found = engine.find(name)
-    if not found or found["Id"] != image:
+    image = found["Id"] if found else ""
+    if image not in images:
         return False, None
     known = recall(store, image, engine.id, limits) if limits else None
     if limits and not known:

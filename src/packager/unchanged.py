@@ -103,8 +103,9 @@ def proved(
 
     reporter.row("inputs", "as they were at the last build", "", "unchanged")
     with contextlib.suppress(PackagerError):  # a build says better what is wrong
+        images = {told["id"], told["manifest"]}
         there, verdict = proof.is_there(
-            engine.connect(), told["tag"], told["id"], limits, store=store, reporter=reporter
+            engine.connect(), told["tag"], images, limits, store=store, reporter=reporter
         )
         if there:
             return {**told, "smoke": verdict and verdict.told()}

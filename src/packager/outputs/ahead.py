@@ -72,8 +72,6 @@ class Ahead:
 
     def add(self, layer: Layer) -> None:
         """Take the next layer, from the bottom up."""
-        if not self.engine.takes_parts:
-            return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
@@ -109,7 +107,7 @@ class Ahead:
             image = bare(layers, self._platform)
             sent = max(sent, self.engine.known(image))
             if sum(layer.blob.size for layer in layers[sent:]) >= _WORTH:
-                self._images.append(image.id)
+                self._images.append(self.engine.id_of(image))
                 self._slots.acquire()
                 mine, self._turn = self._turn, threading.Event()
                 words = (image, sent, mine, self._turn)

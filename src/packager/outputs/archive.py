@@ -17,7 +17,7 @@ from packager.layers.tar import Entry, data_entry
 from packager.reference import Reference
 from packager.store import Blob
 
-__all__ = ["blob_entry", "docker_manifest", "write"]
+__all__ = ["blob_entry", "config_entry", "docker_manifest", "layout", "write"]
 
 
 def write(
@@ -52,31 +52,38 @@ def write(
 def _entries(
     image: Image, manifest: Manifest, reference: Reference, annotations: Mapping[str, str]
 ) -> list[Entry]:
+    named = {
+        "io.containerd.image.name": reference.full,
+        "org.opencontainers.image.ref.name": reference.tag,
+        **annotations,
+    }
+    blobs = {blob.sha256: blob_entry(blob.sha256, blob) for blob in manifest.layers}
+    layers = [f"blobs/sha256/{blob.sha256}" for blob in manifest.layers]
+    return [
+        *layout(image, manifest, named),
+        data_entry("manifest.json", docker_manifest(image, [str(reference)], layers)),
+        *blobs.values(),
+    ]
+
+
+def layout(image: Image, manifest: Manifest, annotations: Mapping[str, str]) -> list[Entry]:
+    """Write the documents of an OCI layout, the index with annotations of the image."""
     index = {
         "schemaVersion": 2,
         "mediaType": INDEX,
-        "manifests": [
-            {
-                **manifest.descriptor.as_json(),
-                "annotations": {
-                    "io.containerd.image.name": reference.full,
-                    "org.opencontainers.image.ref.name": reference.tag,
-                    **annotations,
-                },
-            }
-        ],
+        "manifests": [{**manifest.descriptor.as_json(), "annotations": dict(annotations)}],
     }
-    blobs = {blob.sha256: blob_entry(blob.sha256, blob) for blob in manifest.layers}
-    config = image.id.removeprefix("sha256:")
-    layers = [f"blobs/sha256/{blob.sha256}" for blob in manifest.layers]
     return [
         data_entry("oci-layout", canonical_json({"imageLayoutVersion": "1.0.0"})),
         data_entry("index.json", canonical_json(index)),
-        data_entry("manifest.json", docker_manifest(image, [str(reference)], layers)),
-        data_entry(f"blobs/sha256/{config}", image.config),
+        config_entry(image),
         data_entry(f"blobs/sha256/{manifest.descriptor.sha256}", manifest.data),
-        *blobs.values(),
     ]
+
+
+def config_entry(image: Image) -> Entry:
+    """Make the archive entry of a config."""
+    return data_entry(f"blobs/sha256/{image.id.removeprefix('sha256:')}", image.config)
 
 
 def blob_entry(name: str, blob: Blob) -> Entry:

@@ -19,7 +19,6 @@ import requests
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
-from packager.errors import HostError
 from packager.layers import tar
 from packager.layers.tar import Entry
 from packager.leases import Lease
@@ -269,13 +268,7 @@ def talk(
     }
     with _container(client, lease, image, command, options) as container:
         streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-        try:
-            attached = client.api.attach_socket(str(container.id), params=streams)
-        except AttributeError:  # the SDK looks for what only its own ssh client has
-            raise HostError(
-                "packager cannot talk to a container over ssh",
-                hint="Run it on the engine's machine.",
-            ) from None
+        attached = client.api.attach_socket(str(container.id), params=streams)
         with contextlib.closing(attached):
             container.start()
             yield Talk(container, attached)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -39,7 +40,7 @@ __all__ = ["Engine", "connect"]
 _PING_SECONDS = 5
 _WORK_SECONDS = 600
 _SAVE_CHUNK = 1 << 20
-_UNIX = "unix://"
+_SSH, _UNIX = "ssh://", "unix://"
 
 
 def connect(store: Store | None = None) -> Engine:
@@ -75,11 +76,24 @@ def _at(address: Address, store: Store | None) -> Engine:
 
         return sdk.connect(address, patience=_PING_SECONDS, seconds=_WORK_SECONDS)
 
+    if address.host and address.host.startswith(_SSH):
+        return _behind_ssh(address, store)
     if address.host and address.host.startswith(_UNIX):
         path = Path(address.host.removeprefix(_UNIX))
         return Engine(Wire(through_socket(path)), client, store)
     connected = client()
     return Engine(Wire(through_client(connected)), lambda: connected, store)
+
+
+def _behind_ssh(address: Address, store: Store | None) -> Engine:
+    from packager.outputs.ssh import Tunnel
+
+    tunnel = Tunnel(str(address.host))
+    try:
+        return _at(replace(address, host=f"{_UNIX}{tunnel.path}"), store)
+    except (OSError, HTTPException) as error:
+        why = tunnel.said.decode("utf-8", "replace").strip() or innermost(error)
+    raise ConnectionError(why)
 
 
 class Engine(Images):
@@ -107,7 +121,7 @@ class Engine(Images):
         components = [str(one.get("Name", "")) for one in version.get("Components") or []]
         podman = any("Podman" in name for name in components)
         name = f"{'podman' if podman else 'docker'} {version.get('Version', '?')}"
-        super().__init__(wire, name, takes_parts=not podman, store=store)
+        super().__init__(wire, name, podman=podman, store=store)
         self.architecture = str(version.get("Arch", ""))
         self._make_client = client
 
@@ -208,15 +222,14 @@ class Engine(Images):
         from packager.image import bare
         from packager.layers.making import Layer
 
-        self.check_loads()
         layers = [Layer("base", "", 1, blob, cached=True) for blob in stack]
         image = bare(layers, f"linux/{architecture}")
         try:
             self.load(image, lasting=False)
-            yield partial(self._work, image.id)
+            yield partial(self._work, self.id_of(image))
         finally:
             with contextlib.suppress(HostError):  # one that stays behind is found by its label
-                self.remove(image.id)
+                self.remove(self.id_of(image))
 
     def _work(
         self, image: str, command: Sequence[str], files: Mapping[str, Path], result: Path

@@ -43,18 +43,18 @@ def addresses() -> Iterator[Address]:
     Raises
     ------
     HostError
-        When the current context does not exist.
+        When the current context does not exist, or a certificate.
     """
     if host := os.environ.get("DOCKER_HOST"):
-        yield Address("DOCKER_HOST", host, None if _is_socket(host) else _tls_of_environment())
+        yield Address("DOCKER_HOST", host, _tls_of_environment() if _takes_tls(host) else None)
     elif (name := os.environ.get("DOCKER_CONTEXT") or _current()) != _DEFAULT:
         yield _context(name)
     else:
         yield from _usual()
 
 
-def _is_socket(host: str) -> bool:
-    return host.startswith("unix://")
+def _takes_tls(host: str) -> bool:
+    return not host.startswith(("unix://", "ssh://"))
 
 
 def _usual() -> Iterator[Address]:
@@ -101,6 +101,14 @@ def _context(name: str) -> Address:
 
 
 def _tls_of_environment() -> Any:
+    from docker.errors import TLSParameterError
     from docker.utils import kwargs_from_env
 
-    return kwargs_from_env().get("tls")
+    try:
+        return kwargs_from_env().get("tls")
+    except TLSParameterError:
+        raise HostError(
+            "has no cert.pem, key.pem and ca.pem",
+            where=f"DOCKER_CERT_PATH={os.environ.get('DOCKER_CERT_PATH', '')}",
+            hint="DOCKER_TLS_VERIFY asks for a certificate to show to the engine.",
+        ) from None

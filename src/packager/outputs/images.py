@@ -17,9 +17,12 @@ from packager.store import Store
 if TYPE_CHECKING:
     from packager.image import Image
     from packager.leases import Lease
+    from packager.outputs.packing import Pack, Packed
     from packager.reference import Reference
 
 __all__ = ["Images", "Loaded"]
+
+_CONTAINERD = ["driver-type", "io.containerd.snapshotter.v1"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +42,15 @@ class Images:
         To the engine.
     name : str
         What it is, for messages.
-    takes_parts : bool
-        Whether an archive may leave out layers that the engine has; podman refuses such.
+    podman : bool
+        Whether it is that, and not Docker.
     store : Store, optional
         Remembers what the engine has, so that it need not be sent again.
     """
 
-    def __init__(
-        self, wire: Wire, name: str, *, takes_parts: bool, store: Store | None = None
-    ) -> None:
-        self.name, self.takes_parts = name, takes_parts
-        self._wire = wire
-        self._chains = Chains(self.find, store)
+    def __init__(self, wire: Wire, name: str, *, podman: bool, store: Store | None = None) -> None:
+        self.name = name
+        self._wire, self._podman, self._store = wire, podman, store
         self._loading: dict[str, Lease] = {}
         self._begun: list[Begun] = []
 
@@ -64,23 +64,27 @@ class Images:
         """What it calls itself, to tell it from others."""
         return str(self._info.get("ID", ""))
 
-    def check_loads(self) -> None:
-        """Refuse, before any work is done, an engine that `load` cannot fill.
+    @functools.cached_property
+    def _pack(self) -> Pack:
+        from packager.outputs import packing
 
-        Raises
-        ------
-        HostError
-            When images live in containerd's store: there an image is known by the digest of
-            its manifest, and `load` looks for that of its config.
-        """
-        status = self._info.get("DriverStatus") or []
-        if ["driver-type", "io.containerd.snapshotter.v1"] in status:
-            raise HostError(
-                f"{self.name} keeps its images in containerd's store, which packager build "
-                "cannot load into yet",
-                hint="Write a file and load it yourself: packager build -o image.tar --no-load, "
-                "then docker load -i image.tar, then packager smoke.",
-            )
+        if self._podman:
+            return packing.for_podman
+        if _CONTAINERD in (self._info.get("DriverStatus") or []):
+            return packing.for_containerd
+        return packing.for_classic
+
+    @functools.cached_property
+    def _chains(self) -> Chains:
+        # podman has another ID each time it is asked, and sees for itself whether it has all.
+        return Chains(self.find, self._store, "" if self._podman else self.id)
+
+    def id_of(self, image: Image) -> str:
+        """Say what the engine calls an image: by its config, or by its manifest."""
+        return self._packed(image).id
+
+    def _packed(self, image: Image) -> Packed:
+        return self._pack(image, self._store)
 
     def get(self, image: str) -> dict[str, Any]:
         """Inspect an image that must be there, by ID or reference.
@@ -107,11 +111,13 @@ class Images:
 
     def known(self, image: Image) -> int:
         """Count the layers of an image, from the bottom, that need not be sent."""
-        return self._chains.known(image) if self.takes_parts else 0
+        return self._chains.known(self._packed(image))
 
     def begin_load(self) -> None:
         """Have the engine get ready to take in an archive; `load` or `load_part` sends it."""
-        if self.takes_parts:
+        from packager.outputs import packing
+
+        if self._pack is packing.for_classic:  # the others start nothing, and so gain nothing
             self._begun.append(Begun(self._wire))
 
     def give_up_load(self) -> None:
@@ -145,24 +151,34 @@ class Images:
         HostError
             When the engine refuses it, or does not hold it whole afterwards.
         """
+        packed = self._packed(image)
         # What a dead run loaded is ours from here on, and no longer anybody's stray.
-        self._own(image.id)
-        if self._holds(image):
-            self._chains.remember(image, lasting=lasting)
-            return Loaded(sent=0, existed=True)
-        known = max(skip, self.known(image))
+        self._own(packed.id)
+        existed = self._holds(packed)
+        sent = 0
+        if not existed or not (packed.checked or self._chains.remembers(packed)):
+            sent = self._send(packed, skip, turn)
+            if not self._holds(packed):
+                what = f"{self.name} took the image, but does not hold it"
+                raise HostError(what, where=packed.id)
+        self._chains.remember(packed, lasting=lasting)
+        return Loaded(sent, existed)
+
+    def _send(self, packed: Packed, skip: int, turn: threading.Event | None) -> int:
+        """Send what the engine lacks, and say how many layers that was."""
+        known = max(skip, self._chains.known(packed))
         with trouble():
             try:
-                self._send(_held_back(_stream(image, known), turn))
+                self._load(_held_back(packed.stream(known), turn))
+                whole = packed.checked or not known or self._chains.known(packed) >= known
             except RefusedError:
                 if not known:
                     raise
-                known = 0  # the prefix may have been removed meanwhile
-                self._wire.load(_stream(image, 0))
-        if not self._holds(image):
-            raise HostError(f"{self.name} took the image, but does not hold it", where=image.id)
-        self._chains.remember(image, lasting=lasting)
-        return Loaded(sent=len(image.layers) - known, existed=False)
+                whole = False
+            if not whole:  # what was left out may have been removed meanwhile
+                known = 0
+                self._wire.load(packed.stream(0))
+        return len(packed.layers) - known
 
     def load_part(self, image: Image, skip: int, turn: threading.Event) -> None:
         """Bring in an image that is the lower part of one, whose first layers may be on their way.
@@ -181,10 +197,11 @@ class Images:
         HostError
             When the engine refuses it.
         """
-        self._own(image.id)
+        packed = self._packed(image)
+        self._own(packed.id)
         with trouble():
-            self._send(_held_back(_stream(image, skip), turn))
-        self._chains.remember(image, lasting=False)
+            self._load(_held_back(packed.stream(skip), turn))
+        self._chains.remember(packed, lasting=False)
 
     def tag(self, image: str, reference: Reference) -> None:
         """Give an image in the engine, by its ID, a name."""
@@ -210,7 +227,7 @@ class Images:
         if lease := self._loading.pop(image, None):
             lease.end()
 
-    def _send(self, archive: Iterator[bytes]) -> None:
+    def _load(self, archive: Iterator[bytes]) -> None:
         if self._begun:
             self._begun.pop().send(archive)
         else:
@@ -221,29 +238,9 @@ class Images:
 
         self._loading[image] = strays.take(self._wire, f"image-{image.removeprefix('sha256:')}")
 
-    def _holds(self, image: Image) -> bool:
-        found = self.find(image.id)
-        return found is not None and found["RootFS"].get("Layers") == image.diff_ids
-
-
-def _stream(image: Image, skip: int) -> Iterator[bytes]:
-    """Yield a docker archive, the first `skip` layers' files left out."""
-    from packager.layers import tar
-    from packager.outputs import archive
-
-    config = image.id.removeprefix("sha256:")
-    names = [layer.blob.sha256 for layer in image.layers]
-    manifest = archive.docker_manifest(image, [], [f"blobs/sha256/{name}" for name in names])
-    blobs = {layer.blob.sha256: layer.blob for layer in image.layers[skip:]}
-    entries = [
-        tar.data_entry("manifest.json", manifest),
-        tar.data_entry(f"blobs/sha256/{config}", image.config),
-        *(archive.blob_entry(name, blob) for name, blob in blobs.items()),
-    ]
-    try:
-        yield from tar.chunks(tar.merge(entries))
-    except OSError as error:  # which is not the engine's
-        raise HostError(f"cannot be read: {error.strerror or error}", where="the store") from None
+    def _holds(self, packed: Packed) -> bool:
+        found = self.find(packed.id)
+        return found is not None and found["RootFS"].get("Layers") == packed.image.diff_ids
 
 
 def _held_back(stream: Iterator[bytes], turn: threading.Event | None) -> Iterator[bytes]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import docker
 import requests
+from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.errors import APIError, DockerException
 
 from packager.errors import HostError
@@ -14,6 +16,17 @@ from packager.outputs.finding import Address
 from packager.outputs.wire import innermost
 
 __all__ = ["connect", "trouble"]
+
+
+class _Api(docker.APIClient):
+    """The SDK's, that trusts the certificate authority of the engine and no other."""
+
+    def merge_environment_settings(
+        self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
+    ) -> Any:
+        # requests would rather believe REQUESTS_CA_BUNDLE than what its session was told.
+        chosen = self.verify if verify is None else verify
+        return super().merge_environment_settings(url, proxies, stream, chosen, cert)
 
 
 def connect(address: Address, *, patience: int, seconds: int) -> docker.DockerClient:
@@ -34,12 +47,8 @@ def connect(address: Address, *, patience: int, seconds: int) -> docker.DockerCl
         When none answers; says why.
     """
     try:
-        client = docker.DockerClient(
-            base_url=address.host,
-            tls=address.tls or False,
-            timeout=patience,
-            use_ssh_client=True,
-        )
+        client = docker.DockerClient(version=MINIMUM_DOCKER_API_VERSION)  # which asks nobody yet
+        client.api = _Api(base_url=address.host, tls=address.tls or False, timeout=patience)
     except (DockerException, requests.RequestException, OSError) as error:
         raise ConnectionError(innermost(error)) from None
     client.api.timeout = seconds

@@ -159,7 +159,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def through_client(client: docker.DockerClient) -> Ask:
-    """Reach an engine as the SDK does, which knows TLS, ssh and Windows' pipes."""
+    """Reach an engine as the SDK does, which knows TLS and Windows' pipes."""
     api = client.api
 
     def ask(

@@ -30,8 +30,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "build" / "chroots"
 
 _PACKAGES = "ca-certificates docker.io git podman python3-venv runc skopeo umoci"
+_ENGINES = (
+    "bash ca-certificates coreutils docker.io iptables netavark nftables openssh-server podman runc"
+)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _VENV = "/opt/packager"
+_USERS = {
+    "passwd": "root:x:0:0::/root:/bin/bash\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n",
+    "group": "root:x:0:\nnogroup:x:65534:\n",
+}
 
 # What this host needs in order to reach the network is needed inside, too.
 _SURROUNDINGS = (
@@ -119,6 +126,20 @@ def chroot(suite: str) -> Iterator[Chroot]:
 
 
 @contextlib.contextmanager
+def engines(suite: str) -> Iterator[Chroot]:
+    """Give a release's engines alone: unpacked and not set up, in a quarter of the time."""
+    require_root_on_debian()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with FileLock(FOLDER / f"{suite}-engines.lock"):
+        made = Chroot(suite, FOLDER / f"{suite}-engines")
+        # Until bookworm, docker.io had the client in it.
+        bootstrap(made, _ENGINES + " docker-cli" * (suite != "bookworm"), "extract")
+        for name, users in _USERS.items():
+            (made.root / "etc" / name).write_text(users)
+        yield made
+
+
+@contextlib.contextmanager
 def or_skip() -> Iterator[None]:
     """Skip the test where this host cannot provide what it needs."""
     try:
@@ -158,8 +179,8 @@ def inner_environment() -> dict[str, str]:
     return {**kept, "PATH": _PATH}
 
 
-def bootstrap(made: Chroot, packages: str) -> None:
-    """Make a release with these packages, if it is not there."""
+def bootstrap(made: Chroot, packages: str, variant: str = "apt") -> None:
+    """Make a release with these packages, if it is not there; the variant is mmdebstrap's."""
     stamp = made.root.with_suffix(".made-from")
     if made.root.exists() and stamp.exists() and stamp.read_text() == packages:
         return
@@ -169,11 +190,11 @@ def bootstrap(made: Chroot, packages: str) -> None:
     apt = subprocess.run(
         ["apt-config", "dump", "--format", '%F "%v";%n', "Acquire"], capture_output=True, check=True
     )
-    options = FOLDER / f"{made.suite}.apt.conf"
+    options = made.root.with_suffix(".apt.conf")
     options.write_bytes(apt.stdout)
     done = subprocess.run(
         [
-            *("mmdebstrap", "--variant=apt", wanted, f"--aptopt={options}"),
+            *("mmdebstrap", f"--variant={variant}", wanted, f"--aptopt={options}"),
             *(made.suite, str(made.root), _archive_with(made.suite)),
         ],
         capture_output=True,

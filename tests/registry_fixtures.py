@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from registries import Between, Certificate, Meddle, Running, Start, running, serving
+from registries import Between, Certificate, Meddle, Running, Start, certified, running, serving
 
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    folder = tmp_path_factory.mktemp("certificate")
-    made = Certificate(folder / "key.pem", folder / "chain.pem")
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(made.key), "-out", str(made.chain)]
-    subprocess.run([*command, *names, *files], check=True, capture_output=True)
-    return made
+    return certified(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture

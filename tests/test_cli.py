@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -295,14 +296,27 @@ def test_an_engine_that_ssh_does_not_reach_is_said_in_its_words(
     assert re.search(f"DOCKER_HOST: .*{said}.*: no container engine answers", run.stderr)
 
 
-def test_a_certificate_that_is_not_there_is_said(project: Path) -> None:
-    environment = {"DOCKER_HOST": "tcp://127.0.0.1:1", "DOCKER_TLS_VERIFY": "1"}
+def test_certificates_that_are_not_there_are_said(project: Path) -> None:
     where = str(project / "none")
-    run = run_packager(
-        project, project.parent / "store", "info", "x", DOCKER_CERT_PATH=where, **environment
-    )
+    environment = {"DOCKER_HOST": "tcp://127.0.0.1:1", "DOCKER_CERT_PATH": where}
+    run = run_packager(project, project.parent / "store", "info", "tiny:1", **environment)
     assert run.returncode == HostError.exit_code
-    assert f"DOCKER_CERT_PATH={where}: has no cert.pem, key.pem and ca.pem" in run.stderr
+    assert f"DOCKER_CERT_PATH={where}: is no folder with certificates" in run.stderr
+
+
+@pytest.mark.parametrize("meta", ["{", "[]", '{"Endpoints": {"docker": 1}}'])
+def test_a_context_that_cannot_be_read_is_an_error(meta: str, project: Path) -> None:
+    folder = project.parent / "docker/contexts/meta" / hashlib.sha256(b"odd").hexdigest()
+    folder.mkdir(parents=True)
+    (folder / "meta.json").write_text(meta)
+    environment = {
+        "DOCKER_CONFIG": str(project.parent / "docker"),
+        "DOCKER_HOST": "",
+        "DOCKER_CONTEXT": "odd",
+    }
+    run = run_packager(project, project.parent / "store", "info", "tiny:1", **environment)
+    assert run.returncode == HostError.exit_code
+    assert "docker context odd: cannot be read: " in run.stderr
 
 
 # --- The seal ------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ def addresses() -> Iterator[Address]:
     Raises
     ------
     HostError
-        When the current context does not exist, or a certificate.
+        When the current context does not exist, or no certificates.
     """
     if host := os.environ.get("DOCKER_HOST"):
         yield Address("DOCKER_HOST", host, _tls_of_environment() if _takes_tls(host) else None)
@@ -74,41 +75,55 @@ def _usual() -> Iterator[Address]:
             yield Address(str(path), f"unix://{path}")
 
 
+def _folder() -> Path:
+    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+
+
 def _current() -> str:
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     try:
-        named = json.loads((folder / "config.json").read_bytes()).get("currentContext")
-    except (OSError, ValueError, AttributeError):  # the SDK takes no offence, either
+        named = json.loads((_folder() / "config.json").read_bytes()).get("currentContext")
+    except (OSError, ValueError, AttributeError):  # docker's client takes no offence, either
         named = None
     return str(named or _DEFAULT)
 
 
 def _context(name: str) -> Address:
-    """Read a context; none at all is an error."""
-    from docker.context import ContextAPI
-
+    """Read a context, as docker's client keeps them; none at all is an error."""
+    digest = hashlib.sha256(name.encode()).hexdigest()
     try:
-        context = ContextAPI.get_context(name)
-    except Exception as error:
-        raise HostError(f"cannot be read: {error}", where=f"docker context {name}") from error
-    if context is None:
+        meta = json.loads((_folder() / "contexts/meta" / digest / "meta.json").read_bytes())
+        endpoint = meta["Endpoints"]["docker"]
+        host, unsure = str(endpoint["Host"]), bool(endpoint.get("SkipTLSVerify"))
+    except FileNotFoundError:
         raise HostError(
             f"there is no docker context {name}",
             where="DOCKER_CONTEXT" if os.environ.get("DOCKER_CONTEXT") else _CONFIG,
             hint="docker context ls shows those that exist.",
-        )
-    return Address(f"context {name}", context.Host, context.TLSConfig)
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise HostError(f"cannot be read: {error!r}", where=f"docker context {name}") from None
+    files = _folder() / "contexts/tls" / digest / "docker"
+    if not _takes_tls(host) or not (files.is_dir() or unsure):
+        return Address(f"context {name}", host)
+    return Address(f"context {name}", host, _tls(files, verify=not unsure))
 
 
 def _tls_of_environment() -> Any:
-    from docker.errors import TLSParameterError
-    from docker.utils import kwargs_from_env
+    named, verify = os.environ.get("DOCKER_CERT_PATH"), os.environ.get("DOCKER_TLS_VERIFY")
+    if not named and not verify:
+        return None
+    files = Path(named) if named else _folder()
+    if not files.is_dir():
+        raise HostError("is no folder with certificates", where=f"DOCKER_CERT_PATH={files}")
+    return _tls(files, verify=bool(verify))
 
-    try:
-        return kwargs_from_env().get("tls")
-    except TLSParameterError:
-        raise HostError(
-            "has no cert.pem, key.pem and ca.pem",
-            where=f"DOCKER_CERT_PATH={os.environ.get('DOCKER_CERT_PATH', '')}",
-            hint="DOCKER_TLS_VERIFY asks for a certificate to show to the engine.",
-        ) from None
+
+def _tls(folder: Path, *, verify: bool) -> Any:
+    """Give the SDK the certificates that a folder has."""
+    from docker.tls import TLSConfig
+
+    ca, cert, key = (
+        str(path) if path.is_file() else None
+        for path in (folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+    )
+    return TLSConfig(client_cert=(cert, key) if cert and key else None, ca_cert=ca, verify=verify)

@@ -31,7 +31,8 @@ FOLDER = REPOSITORY / "build" / "chroots"
 
 _PACKAGES = "ca-certificates docker.io git podman python3-venv runc skopeo umoci"
 _ENGINES = (
-    "bash ca-certificates coreutils docker.io iptables netavark nftables openssh-server podman runc"
+    "bash ca-certificates coreutils docker.io iptables netavark nftables openssh-server podman "
+    "rootlesskit runc slirp4netns uidmap"
 )
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _VENV = "/opt/packager"

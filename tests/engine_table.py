@@ -79,8 +79,15 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Say it in one word."""
-        return f"{self.title}, {self.suite}, {self.way.__name__}".replace(" ", "-")
+        """Say it in one line."""
+        return f"{self.title}, {self.suite}, {self.way.__name__}"
+
+    @property
+    def identity(self) -> str:
+        """Say what the engine has to call the image."""
+        if self.containerd:
+            return "ID = manifest, digest = manifest"
+        return "ID = config, digest = manifest" if self.podman else "ID = config"
 
     @contextlib.contextmanager
     def trial(self, project: Path, store: Path, folder: Path) -> Iterator[Trial]:
@@ -124,23 +131,33 @@ class Trial:
         assert found, self.said
         return found[1]
 
+    def version(self) -> str:
+        """Ask the engine what it is."""
+        with contextlib.closing(docker.DockerClient(base_url=self.engine.host)) as client:
+            return str(client.version()["Version"])
+
     def load(self) -> str:
         """Build; the engine has nothing, so all layers are sent."""
-        self.run("build", "--no-smoke")
+        self.run("build")
         sent, total = re.findall(r"\d+", self.row("load"))
         assert sent == total, self.said
         return "yes"
 
     def partial_load(self) -> str:
-        """Change the code and build: its layer is sent alone, and the image is whole."""
+        """Change the code and build: its layer is sent alone."""
         source = self.project / "src/tiny/__init__.py"
         source.write_text(source.read_text() + "# changed\n")
         self.run("build")
         sent, total = re.findall(r"\d+", self.row("load"))
         assert sent == "1", self.said
-        self.run("verify")
-        assert self.row("engine").endswith("holds it whole"), self.said
         return f"{sent} of {total} layers"
+
+    def verify(self) -> str:
+        """Compare it on all levels that there are, what the engine gives back in any case."""
+        told = json.loads(self.run("verify", "--json"))
+        levels = {one["name"]: one["verdict"] for one in told["levels"]}
+        assert levels["image"] == levels["engine"] == "same", levels
+        return "with its manifest" if levels["manifest"] == "same" else "yes"
 
     def smoke(self) -> str:
         """Prove the image by itself, and build again, which recalls that if it can."""
@@ -161,13 +178,6 @@ class Trial:
         if f"@{told['manifest']}" in "".join(found["RepoDigests"]):
             said.append("digest = manifest")
         return ", ".join(said)
-
-    def verify(self) -> str:
-        """Rebuild it and compare all levels that there are."""
-        told = json.loads(self.run("verify", "--json"))
-        levels = {one["name"]: one["verdict"] for one in told["levels"]}
-        assert levels["image"] == levels["engine"] == "same", levels
-        return "with its manifest" if levels["manifest"] == "same" else "yes"
 
     def predict(self) -> str:
         """Predict a table, line by line."""
@@ -194,11 +204,12 @@ class Trial:
 
 
 COLUMNS: dict[str, Callable[[Trial], str]] = {
+    "version": Trial.version,
     "load": Trial.load,
     "partial load": Trial.partial_load,
+    "verify": Trial.verify,
     "smoke": Trial.smoke,
     "identity": Trial.identity,
-    "verify": Trial.verify,
     "predict": Trial.predict,
     "serve": Trial.serve,
 }

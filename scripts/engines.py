@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[0] = str(ROOT / "tests")  # in place of this folder, whose names are others' too
 
 from chroots import UnavailableError  # noqa: E402
 from conftest import Tiny, write_tiny  # noqa: E402

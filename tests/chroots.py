@@ -31,8 +31,7 @@ FOLDER = REPOSITORY / "build" / "chroots"
 
 _PACKAGES = "ca-certificates docker.io git podman python3-venv runc skopeo umoci"
 _ENGINES = (
-    "bash ca-certificates coreutils docker.io iptables netavark nftables openssh-server podman "
-    "rootlesskit runc slirp4netns uidmap"
+    "bash ca-certificates coreutils docker.io iptables netavark nftables openssh-server podman runc"
 )
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _VENV = "/opt/packager"

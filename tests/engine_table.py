@@ -226,7 +226,6 @@ ROWS = (
     Row("Docker, containerd's store", "trixie", ssh, containerd=True),
     Row("Docker, classic store", "forky"),
     Row("Docker, containerd's store", "forky", containerd=True),
-    Row("podman", "bookworm", podman=True),
     Row("podman", "trixie", podman=True),
     Row("podman", "trixie", ssh, podman=True),
     Row("podman", "forky", podman=True),

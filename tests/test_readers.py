@@ -11,18 +11,16 @@ import contextlib
 import hashlib
 import json
 import shutil
-import subprocess
 import tarfile
-import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import docker
+import engines
 import pytest
-from chroots import Chroot, chroot, inner_environment, or_skip
+from chroots import Chroot, chroot, or_skip
 from conftest import run_packager
 
 from packager.layers import tar
@@ -36,7 +34,6 @@ STORES = [
     for store in ("classic", "containerd")
     if store == "classic" or major >= 26
 ]
-WAIT_SECONDS = 120
 
 
 @dataclass
@@ -185,48 +182,6 @@ def test_podman_refuses_a_damaged_one(root: Chroot, archive: Archive, target: Pa
 # --- Docker ----------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def private_engine(root: Chroot, *, containerd: bool) -> Iterator[docker.DockerClient]:
-    """Run a release's own engine beside this host's; nothing of it is left."""
-    # Not tmp_path: the paths of the engine's sockets have to be short.
-    folder = Path(tempfile.mkdtemp(prefix="engine-"))
-    socket = f"unix://{folder}/socket"
-    settings = {
-        "data-root": f"{folder}/data",
-        "exec-root": f"{folder}/exec",
-        "pidfile": f"{folder}/pid",
-        "hosts": [socket],
-        "bridge": "none",
-        "iptables": False,
-        "features": {"containerd-snapshotter": containerd},
-    }
-    (folder / "daemon.json").write_text(json.dumps(settings))
-    # Without a network of its own it would take away the bridge of the host's engine.
-    entering = ["unshare", "--net", *root.entering([folder])]
-    command = [*entering, "dockerd", "--config-file", f"{folder}/daemon.json"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, env=inner_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-    try:
-        _wait(process, folder)
-        with contextlib.closing(docker.DockerClient(base_url=socket)) as client:
-            client.ping()
-            yield client
-    finally:
-        process.kill()  # unshare ignores SIGTERM; its --kill-child ends the whole namespace
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _wait(process: subprocess.Popen[bytes], folder: Path) -> None:
-    end = time.monotonic() + WAIT_SECONDS
-    while "API listen on" not in (folder / "log").read_text():
-        assert process.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < end, (folder / "log").read_text()
-        time.sleep(0.2)
-
-
 def uses_containerd(client: docker.DockerClient) -> bool:
     return ["driver-type", "io.containerd.snapshotter.v1"] in client.info()["DriverStatus"]
 
@@ -234,7 +189,10 @@ def uses_containerd(client: docker.DockerClient) -> bool:
 @pytest.mark.parametrize(("root", "store"), STORES, indirect=["root"])
 def test_docker_loads_and_runs_it(root: Chroot, store: str, archive: Archive) -> None:
     containerd = store == "containerd"
-    with private_engine(root, containerd=containerd) as client:
+    with (
+        engines.docker(root, containerd=containerd) as engine,
+        contextlib.closing(docker.DockerClient(base_url=engine.host)) as client,
+    ):
         assert int(client.version()["Version"].split(".")[0]) >= SUITES[root.suite]
         assert uses_containerd(client) is containerd
         assert proved(client, archive.damaged) is None

@@ -154,10 +154,14 @@ class Trial:
 
     def verify(self) -> str:
         """Compare it on all levels that there are, what the engine gives back in any case."""
-        told = json.loads(self.run("verify", "--json"))
-        levels = {one["name"]: one["verdict"] for one in told["levels"]}
+        levels = self.levels()
         assert levels["image"] == levels["engine"] == "same", levels
         return "with its manifest" if levels["manifest"] == "same" else "yes"
+
+    def levels(self, *image: str) -> dict[str, str]:
+        """Verify, and say how each comparison ended."""
+        told = json.loads(self.run("verify", "--json", *image))
+        return {one["name"]: one["verdict"] for one in told["levels"]}
 
     def smoke(self) -> str:
         """Prove the image by itself, and build again, which recalls that if it can."""
@@ -170,6 +174,7 @@ class Trial:
         """Compare what the engine calls the image with what packager does, in an archive too."""
         archive = self.project / "image.tar"
         told = json.loads(self.run("build", "--json", "--no-load", "-o", str(archive)))
+        assert self.levels(str(archive))["engine"] == "same", "the engine does not know the archive"
         archive.unlink()
         with contextlib.closing(docker.DockerClient(base_url=self.engine.host)) as client:
             found = client.images.get(_TAG).attrs

@@ -180,10 +180,12 @@ def _manifest_level(image: Opened, manifest: bytes | None) -> Level:
         by = _compressor(image) or "another tool"
         why = f"its layers were compressed by {by}, and here by {formats.COMPRESSOR}"
         return Level("manifest", "not compared", why=why)
-    expected, found = (
-        f"sha256:{hashlib.sha256(one).hexdigest()}" for one in (image.manifest, manifest)
-    )
+    expected, found = _digest(image.manifest), _digest(manifest)
     return Level("manifest", "same" if found == expected else "changed", expected, found)
+
+
+def _digest(document: bytes) -> str:
+    return f"sha256:{hashlib.sha256(document).hexdigest()}"
 
 
 def _engine_level(image: Opened, scratch: Path) -> tuple[Level, Opened]:
@@ -195,7 +197,9 @@ def _engine_level(image: Opened, scratch: Path) -> tuple[Level, Opened]:
     try:
         held = image
         if image.kind != "engine":
-            found = engine.find(image.id)
+            # containerd's store knows it by its manifest.
+            names = [image.id, *([_digest(image.manifest)] if image.manifest else [])]
+            found = next(filter(None, map(engine.find, names)), None)
             if found is None:
                 return Level("engine", "not compared", why=f"{engine.name} does not hold it"), image
             held = opened(found["Id"], scratch)

@@ -54,7 +54,7 @@ def test_an_engine_does_what_is_asked(row: Row, tiny: Tiny, tmp_path: Path) -> N
         "predict": "yes",
     }
     if row.way in {context, ssh}:  # for the rest, the way makes no difference
-        expected = {name: expected[name] for name in ("load", "identity", "predict")}
+        expected = {name: expected[name] for name in ("load", "predict")}
     with or_skip(), row.trial(tiny.root, tiny.store, tmp_path) as trial:
         assert {name: COLUMNS[name](trial) for name in expected} == expected
 

@@ -68,7 +68,7 @@ def measure(
     reporter.begin("memory", "sealed off, replaying the recorded examples")
     program: list[str] = json.loads(image.config)["config"]["Entrypoint"]
     run = engine.run_sealed(
-        image.id,
+        engine.id_of(image),
         ["-I", "-c", _SCRIPT, *program, "selftest"],
         program=program[0],
         seconds=limits.seconds,

@@ -156,6 +156,7 @@ def _folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _running(folder: Path, root: Chroot, command: Sequence[str]) -> Iterator[Running]:
+    install("iproute2", needed="/usr/sbin/ip")
     words = [*_NETWORK, *root.entering([folder]), *command]
     host = f"unix://{folder}/socket"
     with _started(folder, words, lambda: _answers(host)) as process:

@@ -41,6 +41,8 @@ class Tunnel:
     """
 
     def __init__(self, address: str) -> None:
+        if not hasattr(socket, "AF_UNIX"):
+            raise OSError("from Windows, packager reaches no engine over ssh")
         self.said = b""
         self._command = _command(address)
         self._folder = tempfile.TemporaryDirectory(prefix="packager-")  # nobody else gets in

@@ -688,7 +688,7 @@ def test_the_largest_difference_is_told_even_where_all_agrees() -> None:
 
 def test_the_files_are_all_of_the_package_and_named_by_one_digest(tmp_path: Path) -> None:
     files = runtime.files()
-    assert files == sorted(files)
+    assert list(files) == sorted(files)
     assert "__main__.py" in dict(files)
     for path, data in files:
         (tmp_path / path).write_bytes(data)

@@ -13,8 +13,7 @@ from packager.store import Store
 
 root, place = map(Path, sys.argv[1:])
 store = Store(place)
-with store.scratch() as scratch:
-    inputs = gather(load(root), "linux/amd64", scratch)
-    begin = time.monotonic()
-    assemble(inputs, store, Silent())
+inputs = gather(load(root), "linux/amd64", store.scratch)
+begin = time.monotonic()
+assemble(inputs, store, Silent())
 print(time.monotonic() - begin)  # noqa: T201

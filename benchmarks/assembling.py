@@ -64,7 +64,7 @@ def locked(scratch: Path) -> Iterator[Wheel]:
         root = Path(sys.argv[1])
     else:
         root = penguins.project(scratch)
-        penguins.built(root, scratch, Store())
+        penguins.built(root, Store())
     store = Store()
     pins = lockfile.read(root).wheels_for(PLATFORM)
     for pin in sorted(pins, key=lambda pin: -pin.size):

@@ -37,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = penguins.project(Path(scratch))
         data = b"".join((root / "models" / "sample.csv").read_bytes().splitlines(keepends=True)[:2])
-        built = penguins.built(root, Path(scratch), Store())
+        built = penguins.built(root, Store())
         sizes = {WITH: build(root, WITH)}
         settings = root / "pyproject.toml"
         text = settings.read_text().replace("[tool.packager]", "[tool.packager]\nbytecode = false")

@@ -63,7 +63,7 @@ def main() -> None:
     """Print all tables."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        image = penguins.built(penguins.project(folder), folder, Store()).image
+        image = penguins.built(penguins.project(folder), Store()).image
         layers = [layer.blob.path for layer in image.layers if layer.role == "wheels"]
         total = sum(path.stat().st_size for path in layers)
         say(f"{len(layers)} wheel layers of the penguins image, {total / 1e6:.0f} MB; {machine()}")

@@ -30,6 +30,6 @@ def project(folder: Path) -> Path:
     return root
 
 
-def built(root: Path, folder: Path, store: Store) -> Built:
+def built(root: Path, store: Store) -> Built:
     """Assemble its image."""
-    return assemble(gather(load(root), "linux/amd64", folder), store, Silent())
+    return assemble(gather(load(root), "linux/amd64", store.scratch), store, Silent())

@@ -162,7 +162,9 @@ def test_umoci_refuses_a_damaged_one(root: Chroot, archive: Archive, target: Pat
 
 def podman(folder: Path) -> tuple[str, ...]:
     """Give podman a store of its own; and runc: crun refuses hosts with both cgroup versions."""
-    stores = ("--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs")
+    # Of the chroot's own, for podman 4.3 takes no path of more than 50 characters.
+    running = f"/run/{hashlib.sha256(bytes(folder)).hexdigest()[:8]}"
+    stores = ("--root", f"{folder}/root", "--runroot", running, "--storage-driver", "vfs")
     return ("podman", *stores, "--runtime", "runc")
 
 

@@ -228,10 +228,12 @@ class Images:
             lease.end()
 
     def _load(self, archive: Iterator[bytes]) -> None:
-        if self._begun:
-            self._begun.pop().send(archive)
-        else:
+        try:
+            begun = self._begun.pop()
+        except IndexError:  # another thread may have been quicker than a look at its length
             self._wire.load(archive)
+        else:
+            begun.send(archive)
 
     def _own(self, image: str) -> None:
         from packager.outputs import strays

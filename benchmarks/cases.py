@@ -21,6 +21,7 @@ PLAIN = Variant("plain")
 COMPILED = Variant("compiled", bytecode=True)
 SECOND = Variant("second", name="second", add=("tabulate==0.9.0",))
 BUMPED = Variant("bumped", drop=("fastapi",), add=("fastapi==0.165.0",))
+BUMPED_COMPILED = Variant("bumped-compiled", drop=BUMPED.drop, add=BUMPED.add, bytecode=True)
 PENGUINS = Variant("penguins", name="penguins")
 TORCH = Variant("torch", drop=_ALL, add=("torch==2.13.0+cpu",), model_mb=5, served="torch")
 SIZES = {mb: Variant(f"model-{mb}", model_mb=mb) for mb in (10, 100, 1000, 10_000)}
@@ -56,7 +57,9 @@ GROUPS = {
     "`tar -cf - TREE | tee FILE | sha256sum` of the same files, unpacked before.  Loading: a build "
     "that has every layer and only loads them, against `docker load` of what `docker save` wrote "
     "of the same image; the engine has the base and nothing else.  Code changed: a build, against "
-    "`docker load` of an image that is one layer with one file of nine bytes.",
+    "`docker load` of an image that is one layer with one file of nine bytes.  One dependency "
+    "bumped: a build, against `docker load` of the layers that the engine lacks.  Cold, with "
+    "bytecode: a build, against `python -m compileall -j 2` of the same modules.",
     SMOKE: "`packager smoke` of the penguins image as a whole: its own start, the sealed "
     "container, 103 replayed examples, the verdict.",
 }
@@ -90,6 +93,16 @@ def loading(peer: Peer, project: Project) -> Sample:
 def loading_one(peer: Peer, project: Project) -> Sample:
     """Give the engine one small layer."""
     return peer.load_one(project)
+
+
+def loading_changed(peer: Peer, project: Project) -> Sample:
+    """Give the engine those layers that it lacks, another project being there."""
+    return peer.load_changed(project)
+
+
+def compiling(peer: Peer, project: Project) -> Sample:
+    """Build with bytecode, with nothing to start from; or only compile."""
+    return peer.compile(project)
 
 
 def smoke(peer: Peer, project: Project) -> Sample:
@@ -171,6 +184,13 @@ CASES = (
     Case("cold-bytecode", "cold, with bytecode", COMPILED, target=0.5, peers=(OURS, PEER, *OTHERS)),
     Case("second", "second project", SECOND, PLAIN, "tabulate", target=0.5),
     Case("bump", "one dependency bumped", BUMPED, PLAIN, "fastapi", target=0.3),
+    Case(
+        "bump-bytecode",
+        "one dependency bumped, with bytecode",
+        BUMPED_COMPILED,
+        COMPILED,
+        "fastapi",
+    ),
     Case(
         "push",
         "push after one dependency was bumped",
@@ -266,6 +286,25 @@ CASES = (
         PLAIN,
         change=Project.change_code,
         measure=loading_one,
+        peers=(OURS, FLOOR),
+        group=FLOORS,
+    ),
+    Case(
+        "loading-changed",
+        "one dependency bumped",
+        BUMPED,
+        PLAIN,
+        "fastapi",
+        measure=loading_changed,
+        peers=(OURS, FLOOR),
+        group=FLOORS,
+    ),
+    Case(
+        "compiling",
+        "cold, with bytecode",
+        COMPILED,
+        COMPILED,
+        measure=compiling,
         peers=(OURS, FLOOR),
         group=FLOORS,
     ),

@@ -97,6 +97,11 @@ def docker(*words: str | Path, data: bytes | None = None) -> str:
     return done.stdout.decode().strip()
 
 
+def layers(tag: str) -> list[str]:
+    """List the diff IDs of an image's layers, the lowest first."""
+    return list(json.loads(docker("image", "inspect", "-f", "{{json .RootFS.Layers}}", tag)))
+
+
 def remove_images(*beginnings: str) -> None:
     """Remove all images whose names begin so, and those that lost their names to later ones."""
     for tag in docker("images", "--format", "{{.Repository}}:{{.Tag}}").split():

@@ -6,10 +6,13 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import tarfile
 import time
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path
 
 import docker
@@ -64,6 +67,14 @@ class Peer(ABC):
 
     def load_one(self, project: Project) -> Sample:
         """Give the engine one tiny layer that it has not seen."""
+        raise NotImplementedError
+
+    def load_changed(self, project: Project) -> Sample:
+        """Give the engine those layers of a project that the one before does not have."""
+        raise NotImplementedError
+
+    def compile(self, project: Project) -> Sample:
+        """Compile a project's modules, among other things or alone."""
         raise NotImplementedError
 
     def smoke(self, project: Project) -> Sample:
@@ -192,6 +203,15 @@ class Packager(Peer):
         """Build what has other code."""
         return self.build(project)
 
+    def load_changed(self, project: Project) -> Sample:
+        """Build it: the rest is there."""
+        return self.build(project)
+
+    def compile(self, project: Project) -> Sample:
+        """Build with nothing to start from."""
+        self.forget_all()
+        return self.build(project)
+
     def smoke(self, project: Project) -> Sample:
         """Run the command for it."""
         return measure.run([self.command, "smoke", self.tag(project)], project.root)
@@ -314,6 +334,7 @@ class Floor(Peer):
     def __init__(self, ours: Packager, folder: Path) -> None:
         self.ours = ours
         self.tree, self.archive, self.out = (folder / one for one in ("tree", "image", "out"))
+        self.changed = folder / "changed"
 
     def build(self, project: Project) -> Sample:  # noqa: ARG002
         """Build nothing."""
@@ -353,6 +374,34 @@ class Floor(Peer):
         """Load an image that is nothing but such a layer."""
         self.out.write_bytes(engine.archive_of(os.urandom(9), {"floor:one": 1}))
         return measure.run(["docker", "load", "-q", "-i", self.out])
+
+    def load_changed(self, project: Project) -> Sample:
+        """Load an archive that leaves out what the engine has."""
+        if not self.changed.exists():
+            self._save_changed(project)
+        self.ours.remove(project)
+        return measure.run(["docker", "load", "-q", "-i", self.changed])
+
+    def _save_changed(self, project: Project) -> None:
+        self.ours.build(project)
+        engine.docker("save", "-o", self.archive, self.ours.tag(project))
+        before, after = (engine.layers(self.ours.tag(one)) for one in (self.before, project))
+        pairs = zip(before, after, strict=False)
+        known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        with tarfile.open(self.archive) as saved, tarfile.open(self.changed, "w") as changed:
+            (image,) = json.load(saved.extractfile("manifest.json"))  # type: ignore[arg-type]
+            for member in saved:
+                if member.name not in image["Layers"][:known]:
+                    changed.addfile(member, saved.extractfile(member))
+
+    def compile(self, project: Project) -> Sample:  # noqa: ARG002
+        """Compile what lies in the tree, tests left out, two modules at a time."""
+        for folder in [*self.tree.rglob("__pycache__")]:
+            shutil.rmtree(folder)
+        # It fails where one module does, a template for example.
+        compileall = f"{sys.executable} -m compileall -q -j 2 -x '/tests?/'"
+        words = f"{compileall} --invalidation-mode unchecked-hash {self.tree} || true"
+        return measure.run(["sh", "-c", words])
 
 
 def size(tag: str) -> int:

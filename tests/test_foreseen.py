@@ -15,6 +15,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How often pip was asked for its settings."""
     times: list[int] = []
     monkeypatch.setattr(pip, "ask", lambda: times.append(1))
+    monkeypatch.setattr(Store, "session", None)  # which would ask, too, in its own time
     return times
 
 

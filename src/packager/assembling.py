@@ -366,13 +366,12 @@ def _make_layers(
     reporter.begin("assemble", f"{len(recipes)} layers")
     workshop = partial(_workshop, store)
     made = making.make(recipes, work.found, arriving, store, workshop, ready=ready, root=work.root)
-    for role, group in groupby(made, key=lambda layer: layer.role):
+    for role, group in groupby(made, key=_row_of):
         kind = list(group)
         layers += kind
         cached = sum(layer.cached for layer in kind)
-        count = sum(layer.count for layer in kind)
-        what = f"{count} in {len(kind)} layers" if role == "wheels" else kind[0].what
-        if role == "base" and len(kind) > 1:
+        what = _wheels_of(kind) if role == "wheels" else kind[0].what
+        if role in {"wheels", "base"} and len(kind) > 1:
             what += f" in {len(kind)} layers"
         state = f"{len(kind) - cached} built, {cached} cached"
         if cached in {0, len(kind)}:
@@ -380,6 +379,18 @@ def _make_layers(
         reporter.row(role, what, human_size(sum(layer.blob.size for layer in kind)), state)
         reporter.begin("assemble", f"{len(recipes) - len(layers)} more layers")
     return layers
+
+
+def _row_of(layer: Layer) -> str:
+    """Say which row a layer is reported in: wheels and their bytecode share one."""
+    of_wheels = layer.role == "bytecode" and layer.what.endswith("wheels")
+    return "wheels" if of_wheels else layer.role
+
+
+def _wheels_of(layers: Sequence[Layer]) -> str:
+    count = sum(layer.count for layer in layers if layer.role == "wheels")
+    compiled = any(layer.role == "bytecode" for layer in layers)
+    return f"{count} and their bytecode" if compiled else str(count)
 
 
 @contextmanager

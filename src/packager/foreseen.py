@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 
 from packager import aside
@@ -20,8 +19,8 @@ _KIND = "complete"
 def begin(root: Path, store: Store) -> None:
     """Get ready to fetch, if one may and the store was not seen to have all that a lock names.
 
-    To find out what is missing takes a while, and so do pip's settings and the network's
-    libraries: none of them needs the others.
+    To find out what is missing takes a while, and so do pip's settings, the network's
+    libraries and the certificates that they trust: none of them needs the others.
 
     Parameters
     ----------
@@ -34,7 +33,7 @@ def begin(root: Path, store: Store) -> None:
         from packager import pip
 
         pip.ask()
-        aside.begin(lambda: import_module("packager.net"))
+        aside.begin(lambda: store.session)
 
 
 def note_complete(root: Path, store: Store) -> None:

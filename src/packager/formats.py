@@ -9,7 +9,7 @@ import deflate
 
 __all__ = ["BYTECODE", "COMPRESSOR", "LAYERS", "LEVEL", "LOCK", "MEMBER"]
 
-LAYERS = 2
+LAYERS = 3
 """How locked bytes and a project's files become layers, config and manifest, and what the
 digest of the inputs is taken over: all of an image but for the numbers below."""
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from packager.errors import HostError
 
-__all__ = ["UNTRACKED", "archive", "borrow", "is_repository", "lines", "run", "top"]
+__all__ = [
+    "UNTRACKED",
+    "About",
+    "about",
+    "archive",
+    "borrow",
+    "is_repository",
+    "lines",
+    "run",
+    "top",
+]
 
 UNTRACKED = (
     "--others",
@@ -93,13 +104,51 @@ def lines(root: Path, *arguments: str) -> list[str]:
     return os.fsdecode(run(root, *arguments)).splitlines()
 
 
-def borrow(root: Path, git_dir: Path, work_tree: Path) -> Callable[..., bytes]:
+@dataclass(frozen=True, slots=True)
+class About:
+    """A folder of a repository, as git sees it.
+
+    Attributes
+    ----------
+    root : Path
+        The folder.
+    top : Path
+        The repository's work tree.
+    prefix : str
+        The folder's path in it, empty or with ``/`` at its end.
+    algorithm : {"sha1", "sha256"}
+        What names objects.
+    objects : Path
+        Where they are.
+    """
+
+    root: Path
+    top: Path
+    prefix: str
+    algorithm: str
+    objects: Path
+
+
+def about(root: Path) -> About:
+    """Ask git about a folder, at one go.
+
+    Raises
+    ------
+    HostError
+        When git is missing or fails.
+    """
+    asked = ("--show-toplevel", "--show-prefix", "--show-object-format", "--git-path", "objects")
+    top, prefix, algorithm, objects = lines(root, "rev-parse", *asked)
+    return About(root, Path(top), prefix, algorithm, (root / objects).resolve())
+
+
+def borrow(of: About, git_dir: Path, work_tree: Path) -> Callable[..., bytes]:
     """Make a scratch repository of another's objects, which no setting of the user's reaches.
 
     Parameters
     ----------
-    root : Path
-        A folder of the repository that the objects are borrowed from.
+    of : About
+        The repository that the objects are borrowed from.
     git_dir : Path
         Where the scratch repository is made.
     work_tree : Path
@@ -110,7 +159,6 @@ def borrow(root: Path, git_dir: Path, work_tree: Path) -> Callable[..., bytes]:
     callable
         `run`, in the scratch repository.
     """
-    algorithm, objects = lines(root, "rev-parse", "--show-object-format", "--git-path", "objects")
     git_dir.mkdir(parents=True, exist_ok=True)
     environment = {
         "GIT_DIR": str(git_dir),
@@ -120,11 +168,11 @@ def borrow(root: Path, git_dir: Path, work_tree: Path) -> Callable[..., bytes]:
         "HOME": str(git_dir),
         "XDG_CONFIG_HOME": str(git_dir),
     }
-    ours = partial(run, root, environment=environment)
-    ours("init", "--quiet", "--template=", f"--object-format={algorithm}")
+    ours = partial(run, of.root, environment=environment)
+    ours("init", "--quiet", "--template=", f"--object-format={of.algorithm}")
     alternates = git_dir / "objects" / "info" / "alternates"
     alternates.parent.mkdir(exist_ok=True)
-    alternates.write_bytes(os.fsencode(f"{(root / objects).resolve()}\n"))
+    alternates.write_bytes(os.fsencode(f"{of.objects}\n"))
     return ours
 
 

@@ -64,7 +64,9 @@ class _SystemTrust(_Adapter):
 
     def __init__(self, **kwargs: Any) -> None:
         self._trusted = _system_trust()
-        self._named: set[str] = set()
+        # What OpenSSL read by itself; users who name a file often name that one.
+        read = ssl.get_default_verify_paths().cafile if sys.platform == "linux" else None
+        self._named = {read} if read else set()
         super().__init__(**kwargs)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -102,7 +104,7 @@ def _system_trust() -> ssl.SSLContext:
     # There truststore would read all certificates again for each connection.
     trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusted.set_default_verify_paths()
-    if not trusted.get_ca_certs():  # a Python that was built elsewhere, or no certificates
+    if not trusted.cert_store_stats()["x509_ca"]:  # a Python built elsewhere, or no certificates
         trusted.load_verify_locations(system_certificates())
     return trusted
 
@@ -152,13 +154,13 @@ def session(*, trusted: Iterable[str] = ()) -> requests.Session:
         Hosts, with a port or without, whose certificates need not be verified, beside those
         that pip's `trusted-host` names.
     """
-    settings = pip.settings()
     # Silence is what takes longest to notice, so it is tried but once more; what else there is
     # (a certificate, say) does not get better.
     failing = (429, 500, 502, 503, 504)
     retry = _Patience(total=4, read=1, other=0, backoff_factor=0.5, status_forcelist=failing)
+    trusting = _SystemTrust(max_retries=retry, pool_maxsize=16)  # while pip reads its settings
+    settings = pip.settings()
     made = _Session(settings.trusted_hosts | {*trusted}, retry)
-    trusting = _SystemTrust(max_retries=retry, pool_maxsize=16)
     made.mount("https://", trusting)
     made.mount("http://", trusting)
     made.mount("file://", FileAdapter())

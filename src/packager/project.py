@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from packager import __version__
-from packager.errors import UsageError
+from packager.errors import HostError, UsageError
 from packager.files import read_toml
 
 if TYPE_CHECKING:
@@ -268,7 +269,8 @@ def _checked(root: Path, store: Store | None) -> dict[str, Any]:
 
     keys = settings.check(document)
     if store:
-        store.write_note(_KIND, text, keys)
+        with suppress(HostError):  # it saves time, nothing else
+            store.write_note(_KIND, text, keys)
     return keys
 
 

@@ -131,8 +131,8 @@ def _candidates(project: Project, image: Opened, scratch: Path) -> Iterator[tupl
         yield "", project.root
         return
     clone = scratch / "clone"
-    top, prefix = git.lines(project.root, "rev-parse", "--show-toplevel", "--show-prefix")
-    run = git.borrow(Path(top), clone / ".git", clone)
+    about = git.about(project.root)
+    prefix, run = about.prefix, git.borrow(about, clone / ".git", clone)
     # The reflog, because who amends a commit has built from the one before.
     commits = git.lines(project.root, "rev-list", "--date-order", "--all", "--reflog")
     named, head = image.annotations.get(REVISION, ""), provenance.of(project).commit

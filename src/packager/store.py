@@ -118,7 +118,7 @@ class Store:
         self.offline = offline
         self.name = f"the store {self.root}"
         self._told: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock, self._connecting = threading.Lock(), threading.Lock()
         self._locks: dict[str, FileLock] = {}
         self._session: requests.Session | None = None
         self._workplace: _Workplace | None = None
@@ -289,7 +289,7 @@ class Store:
         """The session that downloads; made when first needed, shared by all threads."""
         from packager import net
 
-        with self._lock:
+        with self._connecting:
             self._session = self._session or net.session()
             return self._session
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 
 import click
 
@@ -27,20 +27,30 @@ def lock(context: Context, check: bool, upgrade: tuple[str, ...]) -> None:
     Existing pins stay while they fit. Uses pip-tools where this interpreter and system are
     the image's, uv elsewhere, and says which.
     """
-    project = context.project()
     if check:
-        from packager import claims
-        from packager.lock import lockfile
-
-        lockfile.check(project)
-        claims.check_sources(project, lockfile.read(project.root))
-        click.echo("The locks are fresh.")
+        _check(context)
         return
     from packager import locking
     from packager.store import Store
 
     moved: Sequence[str] | None = [name for name in upgrade if name] if upgrade else None
     with closing(context.reporter(quiet=False)) as reporter:
-        lines = locking.make(project, Store(reporter=reporter), reporter, upgrade=moved)
+        store = Store(reporter=reporter)
+        lines = locking.make(context.project(store), store, reporter, upgrade=moved)
     for line in lines:
         click.echo(f"  {line}")
+
+
+def _check(context: Context) -> None:
+    from packager import claims
+    from packager.errors import HostError
+    from packager.lock import lockfile
+    from packager.store import Store
+
+    store = None
+    with suppress(HostError):  # it saves time, nothing else
+        store = Store()
+    project = context.project(store)
+    lockfile.check(project)
+    claims.check_sources(project, lockfile.read(project.root))
+    click.echo("The locks are fresh.")

@@ -1,8 +1,8 @@
 """Which layers an image has, in which order, and what each is a function of.
 
 The order is from stable to volatile, because an engine reuses only a prefix of the chain:
-base and its bytecode, OS packages, big wheels one by one, small wheels together, the wheels'
-bytecode, runtime, model, code.
+base and its bytecode, OS packages, big wheels one by one, runtime, medium wheels together, small
+wheels together, model, code.  The bytecode of each kind of wheels comes directly after them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ _BIG = 3_000_000
 
 _MOST_BIG = 32
 """At most so many: an engine takes 125 layers, and is slow with many."""
+
+_MEDIUM = 200_000
+"""Smaller wheels, most of a project's, are in a layer without the larger ones: when one of them
+changes, an engine takes it in anew, and it is as slow with many files as with many bytes."""
 
 
 class Plan:
@@ -90,22 +94,20 @@ class Plan:
         facts : mapping of str to bytes
             Files for the folder `tree.ROOT`.
         """
-        return [
-            *self.below(),
-            self._runtime(),
-            self._model(model),
-            self._code(code, facts),
-        ]
+        layers = [*self._lowest(), *self._wheels(self._runtime())]
+        return [*layers, self._model(model), self._code(code, facts)]
 
     def below(self) -> list[Recipe]:
-        """List how the layers are made that hold nothing of the project's own, bottom first."""
-        return [*(self._image() if self.image else self._base()), *self._wheels()]
+        """List how the layers are made that hold nothing of packager's or the project's own."""
+        return [*self._lowest(), *self._wheels()]
+
+    def _lowest(self) -> list[Recipe]:
+        return self._image() if self.image else self._base()
 
     @property
     def order(self) -> list[str]:
         """Digests of the locked files in the order in which their layers are stacked."""
-        big = self._big()
-        pins = [*big, *(pin for pin in self.pins if pin not in big)]
+        pins = [pin for kind in self._sizes() for pin in kind]
         bases = dict.fromkeys((self.compiles_on, self.platform))
         below = [pin for platform in bases for pin in self.lock.base_of(platform)]
         return [pin.sha256 for pin in [*below, *pins]]
@@ -204,10 +206,10 @@ class Plan:
         owned = {pin.file: self._files(pin, path) for pin in self.pins}
         owners = Counter(one for paths in owned.values() for one in paths)
         sharing = [file for file, paths in owned.items() if any(owners[one] > 1 for one in paths)]
-        guessed = self._big()
+        guessed = self._sizes()
         self._paths = [sharing, sorted({self._top(one) for one in owners})]
         self.store.write_note("paths", self._paths_key, self._paths)
-        return self._big() != guessed
+        return self._sizes() != guessed
 
     def _files(self, pin: WheelPin, path: Callable[[str], Path]) -> list[str]:
         """List the paths of a wheel's files; a wheel is read for that but once."""
@@ -312,36 +314,42 @@ class Plan:
             parts=parts,
         )
 
-    def _wheels(self) -> list[Recipe]:
-        big = self._big()
-        small = [pin for pin in self.pins if pin not in big]
-        recipes = [self._wheel_layer([pin], f"{pin.name} {pin.version}") for pin in big]
-        if small:
-            recipes.append(self._wheel_layer(small, f"{len(small)} small wheels"))
-        if self.interpreter and self.pins:
-            parts = tuple(self._bytecode_of(pin, self.interpreter) for pin in self.pins)
-            recipes.append(
-                Recipe(
-                    "bytecode",
-                    "of the wheels",
-                    _key("bytecode", self.compiler, *self._key_of(self.pins)),
-                    1,
-                    lambda bench: [
-                        entry
-                        for part in parts
-                        for entry in tar.read(bench.made[part.key].path, part.what)
-                    ],
-                    parts=parts,
-                )
-            )
-        return recipes
+    def _wheels(self, *between: Recipe) -> Iterator[Recipe]:
+        """List what is made of wheels; big ones change least, and lie below what comes between."""
+        big, medium, small = self._sizes()
+        yield from (self._wheel_layer([pin], f"{pin.name} {pin.version}") for pin in big)
+        yield from self._bytecode("big", big)
+        yield from between
+        for name, pins in (("medium", medium), ("small", small)):
+            if pins:
+                yield self._wheel_layer(pins, f"{len(pins)} {name} wheels")
+            yield from self._bytecode(name, pins)
 
-    def _big(self) -> list[WheelPin]:
+    def _bytecode(self, name: str, pins: Sequence[WheelPin]) -> Iterator[Recipe]:
+        if self.interpreter and pins:
+            parts = tuple(self._bytecode_of(pin, self.interpreter) for pin in pins)
+            yield Recipe(
+                "bytecode",
+                f"of the {name} wheels",
+                _key("bytecode", self.compiler, *self._key_of(pins)),
+                1,
+                lambda bench: [
+                    entry
+                    for part in parts
+                    for entry in tar.read(bench.made[part.key].path, part.what)
+                ],
+                parts=parts,
+            )
+
+    def _sizes(self) -> tuple[list[WheelPin], list[WheelPin], list[WheelPin]]:
+        """Sort the wheels into big, medium and small ones."""
         sharing = set(self._paths[0]) if self._paths else set()
         candidates = [pin for pin in self.pins if pin.size >= _BIG and pin.file not in sharing]
         biggest = sorted(candidates, key=lambda pin: (-pin.size, pin.file))[:_MOST_BIG]
         # One order for everybody, whatever else a project uses, so that chains share a prefix.
-        return sorted(biggest, key=lambda pin: pin.file)
+        big = sorted(biggest, key=lambda pin: pin.file)
+        small = [pin for pin in self.pins if pin.size < _MEDIUM and pin.file not in sharing]
+        return big, [pin for pin in self.pins if pin not in big and pin not in small], small
 
     def _key_of(self, pins: Sequence[WheelPin]) -> list[Any]:
         return [asdict(self.site), [[pin.file, pin.sha256] for pin in pins]]

@@ -48,6 +48,9 @@ _GENERATED = {"__pycache__"}
 Scratch = Callable[[], AbstractContextManager[str | Path]]
 """Makes a folder that is gone after the ``with`` block."""
 
+_Index = dict[str, list[bytes]]
+"""By the path of a tracked file, what git's index says of it: more than once in a merge."""
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -256,8 +259,8 @@ def _is_below(name: str, places: Iterable[PurePosixPath | str]) -> bool:
 def _stored_files(root: Path, asked: Mapping[str, str], scratch: Scratch) -> dict[str, bytes]:
     """Read files and what lies below folders, each asked for by a key of the settings."""
     with_git = git.is_repository(root)
-    listed = _git_files(root, asked) if with_git else _found_files(root, asked)
-    links = _text_links(root, asked) if with_git else {}
+    index, others = _git_files(root, asked) if with_git else ({}, _found_files(root, asked))
+    listed, links = [*index, *others], _text_links(root, index)
     named = {name: _followed(root / name, links) for name in listed if not _generated(name)}
     files = {name: path for name, path in sorted(named.items()) if path.is_file()}
     keys = {name: next(asked[one] for one in asked if _is_below(name, [one])) for name in files}
@@ -274,7 +277,7 @@ def _stored_files(root: Path, asked: Mapping[str, str], scratch: Scratch) -> dic
         _refuse_outside(root, name, path, keys[name])
     _refuse_twins(root, keys)
     paths = list(files.values())
-    read = _as_stored(root, asked, paths, scratch) if with_git else map(Path.read_bytes, paths)
+    read = _as_stored(root, index, paths, scratch) if with_git else map(Path.read_bytes, paths)
     stored = dict(zip(files, read, strict=True))
     for name, data in stored.items():
         _refuse_pointer(name, data, keys[name])
@@ -303,9 +306,18 @@ def _listed(root: Path, name: str) -> bool:
     )
 
 
-def _git_files(root: Path, folders: Iterable[str]) -> list[str]:
-    listed = git.run(root, "ls-files", "-z", "--cached", *git.UNTRACKED, "--", *folders)
-    return [os.fsdecode(name) for name in listed.split(b"\0") if name]
+def _git_files(root: Path, folders: Iterable[str]) -> tuple[_Index, list[str]]:
+    """List what git tracks, and what it would add."""
+    index: _Index = {}
+    others = []
+    listed = git.run(root, "ls-files", "-z", "-t", "--stage", *git.UNTRACKED, "--", *folders)
+    for line in filter(None, listed.split(b"\0")):
+        if line.startswith(b"? "):
+            others.append(os.fsdecode(line[2:]))
+        else:
+            said, _, name = line[2:].partition(b"\t")
+            index.setdefault(os.fsdecode(name), []).append(said)
+    return index, others
 
 
 def _found_files(root: Path, folders: Iterable[str]) -> list[str]:
@@ -317,14 +329,12 @@ def _generated(name: str) -> bool:
     return bool(_GENERATED & set(PurePosixPath(name).parts)) or name.endswith(".pyc")
 
 
-def _text_links(root: Path, folders: Iterable[str]) -> dict[Path, Path]:
+def _text_links(root: Path, index: _Index) -> dict[Path, Path]:
     """Find the links that git checked out as text, for want of links (core.symlinks)."""
     links = {}
-    listed = git.run(root, "ls-files", "-z", "--stage", "--", *folders)
-    for line in filter(None, listed.split(b"\0")):
-        mode, _, name = line.partition(b"\t")
-        path = root / os.fsdecode(name)
-        if mode.startswith(b"120000 ") and path.is_file() and not path.is_symlink():
+    for name, said in index.items():
+        path = root / name
+        if said[0].startswith(b"120000 ") and path.is_file() and not path.is_symlink():
             target = path.parent / os.fsdecode(path.read_bytes())
             links[path] = Path(os.path.normpath(target))
     return links
@@ -336,18 +346,20 @@ def _followed(path: Path, links: Mapping[Path, Path]) -> Path:
     return path
 
 
-def _as_stored(
-    root: Path, folders: Iterable[str], paths: list[Path], scratch: Scratch
-) -> list[bytes]:
+def _as_stored(root: Path, index: _Index, paths: list[Path], scratch: Scratch) -> list[bytes]:
     """Let git store files, in a scratch repository that no setting of the user's reaches."""
-    (top,) = git.lines(root, "rev-parse", "--show-toplevel")
-    index = git.run(root, "ls-files", "-z", "--stage", "--full-name", "--", *folders)
+    about = git.about(root)
+    tracked = b"".join(
+        said + b"\t" + os.fsencode(about.prefix + name) + b"\0"
+        for name, stages in index.items()
+        for said in stages
+    )
     # A link's content is its target's.
     stored = [path.resolve().relative_to(root).as_posix() for path in paths]
     with scratch() as folder:
-        run = git.borrow(root, Path(folder), Path(top))
+        run = git.borrow(about, Path(folder), about.top)
         # git leaves the line endings of a file alone that is stored with carriage returns.
-        run("update-index", "-z", "--index-info", data=index)
+        run("update-index", "-z", "--index-info", data=tracked)
         run(
             *("-c", "core.autocrlf=input", "-c", "core.fsync=none"),
             *("update-index", "--add", "-z", "--stdin"),

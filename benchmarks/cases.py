@@ -60,8 +60,8 @@ GROUPS = {
     "`docker load` of an image that is one layer with one file of nine bytes.  One dependency "
     "bumped: a build, against `docker load` of the layers that the engine lacks.  Cold, with "
     "bytecode: a build, against `python -m compileall -j 2` of the same modules.",
-    SMOKE: "`packager smoke` of the penguins image as a whole: its own start, the sealed "
-    "container, 103 replayed examples, the verdict.",
+    SMOKE: "`packager smoke` of the penguins image: from the start of the sealed container to the "
+    "verdict, the recorded examples being replayed and asked for over HTTP.",
 }
 
 
@@ -310,7 +310,7 @@ CASES = (
     ),
     Case(
         "smoke",
-        "container start to verdict, and more",
+        "container start to verdict",
         PENGUINS,
         PENGUINS,
         measure=smoke,

@@ -213,8 +213,10 @@ class Packager(Peer):
         return self.build(project)
 
     def smoke(self, project: Project) -> Sample:
-        """Run the command for it."""
-        return measure.run([self.command, "smoke", self.tag(project)], project.root)
+        """Have the command tell how long it was from the container's start to the verdict."""
+        words = [self.command, "smoke", "--json", self.tag(project)]
+        said = subprocess.run(words, cwd=project.root, check=True, stdout=subprocess.PIPE)
+        return Sample(json.loads(said.stdout)["seconds"]["container"], 0.0)
 
     def push(self, project: Project, address: str) -> Sample:
         """Push from the store, not from the engine."""

@@ -144,6 +144,19 @@ def test_only_a_trusted_host_needs_no_certificate(
         no_retries().get(address)
 
 
+def test_certificates_that_openssl_reads_by_itself_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(net.system_certificates().read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    adapter = net.session().get_adapter("https://host/")
+    bundle.unlink()
+    adapter.trust(str(bundle))
+    with pytest.raises(HostError, match="no certificates can be read"):
+        adapter.trust(str(tmp_path / "another.pem"))
+
+
 def no_retries() -> requests.Session:
     session = net.session()
     for adapter in session.adapters.values():

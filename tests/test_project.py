@@ -394,3 +394,22 @@ def test_no_arguments_teach_and_a_wrong_command_exits_2(tmp_path: Path) -> None:
     wrong = run_packager(tmp_path, tmp_path / "store", "bild")
     assert wrong.returncode == UsageError.exit_code
     assert "bild" in wrong.stderr
+
+
+def test_settings_that_lock_has_checked_are_not_checked_again(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    assert run_packager(tiny.root, store, "lock", "--check").returncode == 0
+    monkeypatch.setattr(settings, "check", None)
+    assert project.load(tiny.root, Store(store)).name == "tiny"
+    tiny.edit("pyproject.toml", "A factor", "Another factor")
+    with pytest.raises(TypeError):
+        project.load(tiny.root, Store(store))
+
+
+def test_locks_are_checked_where_no_store_can_be(tiny: Tiny) -> None:
+    checked = run_packager(tiny.root, Path("/dev/null/store"), "lock", "--check")
+    assert checked.returncode == 0, checked.stderr
+    tiny.edit("pyproject.toml", "dependencies = []", 'dependencies = ["idna"]')
+    assert run_packager(tiny.root, Path("/dev/null/store"), "lock", "--check").returncode == 1

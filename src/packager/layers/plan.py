@@ -349,7 +349,8 @@ class Plan:
         # One order for everybody, whatever else a project uses, so that chains share a prefix.
         big = sorted(biggest, key=lambda pin: pin.file)
         small = [pin for pin in self.pins if pin.size < _MEDIUM and pin.file not in sharing]
-        return big, [pin for pin in self.pins if pin not in big and pin not in small], small
+        sorted_out = {pin.file for pin in (*big, *small)}
+        return big, [pin for pin in self.pins if pin.file not in sorted_out], small
 
     def _key_of(self, pins: Sequence[WheelPin]) -> list[Any]:
         return [asdict(self.site), [[pin.file, pin.sha256] for pin in pins]]

@@ -49,6 +49,9 @@ def test_another_format_is_refused_and_says_whose_lock_it_is(
     said = rf"(?s)format: {was} became 99.*model-packager==0\.0\.9"
     with pytest.raises(ClaimError, match=said):
         image_id(tiny)
+    tiny.edit("packager.lock", 'packager = "0.0.9"', 'packager = "0.1.0"')
+    with pytest.raises(ClaimError, match=rf"(?s)another build.*format: {was} became 99.*\n  Run "):
+        image_id(tiny)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from conftest import WheelMaker, write_tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packager import project
+from packager import assembling, project
 from packager.layers import tree
+from packager.layers.making import Layer
 from packager.layers.plan import Plan
 from packager.lock.debian_pins import DebianPins, DebPin
 from packager.lock.lockfile import Lock, WheelPin
-from packager.store import Store
+from packager.store import Blob, Store
 
 MB, KB = 1_000_000, 1_000
 
@@ -152,3 +154,18 @@ def test_another_release_changes_no_layer_of_other_wheels(
     count = sizes.count(sizes[changed])
     own = f"w{changed} 1" if kind == "big" else f"{count} {kind} wheels"
     assert differs == {f"wheels: {own}", f"bytecode: of the {kind} wheels"}
+
+
+@pytest.mark.parametrize("bytecode", [True, False])
+def test_wheels_and_their_bytecode_are_told_in_one_row(bytecode: bool, root: Path) -> None:
+    wheels = [pin("b", 9 * MB), pin("a", 3 * MB), pin("m", MB), pin("s", KB), pin("t", KB)]
+    made = plan(root, *wheels, bytecode=bytecode)
+    blob = Blob(sha256(""), 0, root)
+    kept = [
+        Layer(one.role, one.what, one.count, blob, cached=False)
+        for one in made.recipes(tree.read_model(made.project), [], {})
+    ]
+    kept.append(Layer("model", "models/of wheels", 1, blob, cached=False))
+    rows = [(row, list(group)) for row, group in groupby(kept, assembling._row_of)]
+    told = [assembling._wheels_of(group) for row, group in rows if row == "wheels"]
+    assert told == (["2 and their bytecode", "3 and their bytecode"] if bytecode else ["2", "3"])

@@ -466,8 +466,8 @@ def _require_same_tool(lock: Lock) -> None:
         f"made by {'another build of ' if same else ''}packager {maker}; this one would "
         f"build something else ({'; '.join(lines)})",
         where=FILE,
-        hint=("" if same else f"Install model-packager=={maker}, or ")
-        + "run packager lock to move on.",
+        hint=("Run" if same else f"Install model-packager=={maker}, or run")
+        + " packager lock to move on.",
     )
 
 
